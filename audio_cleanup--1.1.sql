@@ -487,6 +487,86 @@ END;
 COMMENT ON FUNCTION @extschema@.cleanup_check_rows(int, boolean) IS
 'what cleanup_check() says of the settings and of the extension''s own tables; backup_days: for how long new backups are kept; sends_mail: whether mails that were not delivered are worth a row';
 
+CREATE FUNCTION @extschema@.cleanup_check_findings(
+	look jsonb, OUT check_name text, OUT status text, OUT detail text, OUT hint text)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	WITH seen AS (
+		SELECT l.brakes, l.surveyed, l.upload_dir, l.is_ours, l.errors, l.sources, l.files_seen, l.files_referenced, l.rows_seen, l.condemned,
+			l.unmatched, l.warnings, l.uploads, l.uploads_error, l.oldest_upload, l.uploads_to_end, l.uploads_forgotten,
+			l.mail_off, l.mail_error, l.mail_addresses, l.next_run, l.next_run_reason, l.timezone,
+			current_setting('audio_cleanup.s3_abort_uploads_after_days')::int > 0 AS ends_uploads,
+			l.files_seen > 0 AND l.files_referenced = 0 AND l.rows_seen > 0 AS useless
+		FROM jsonb_to_record(cleanup_check_findings.look) l(brakes jsonb, surveyed boolean, upload_dir text, is_ours boolean, errors jsonb, sources jsonb,
+			files_seen bigint, files_referenced bigint, rows_seen bigint, condemned bigint, unmatched text, warnings jsonb,
+			uploads bigint, uploads_error text, oldest_upload text, uploads_to_end bigint, uploads_forgotten boolean,
+			mail_off text, mail_error text, mail_addresses int, next_run text, next_run_reason text, timezone text))
+	-- part: the place of the row in the result
+	SELECT c.check_name, c.status, c.detail, c.hint
+	FROM (
+		SELECT 1 AS part, b.n, b.value ->> 'name' AS check_name, 'error' AS status,
+			concat_ws('. ', b.value ->> 'message', b.value ->> 'detail') AS detail, b.value ->> 'hint' AS hint
+		FROM seen l, jsonb_array_elements(l.brakes) WITH ORDINALITY b(value, n)
+		UNION ALL
+		SELECT 2, e.n, 'file', 'warning', e.text, 'Rename or remove the file by hand.'
+		FROM seen l, jsonb_array_elements_text(l.errors) WITH ORDINALITY e(text, n)
+		UNION ALL
+		SELECT v.part, s.n * 1000000 + v.n, v.check_name, v.status, v.detail, v.hint
+		FROM seen l, jsonb_array_elements(l.sources) WITH ORDINALITY s(value, n), LATERAL (
+			SELECT 5, 0, 'source', 'ok', format('%s can be read as its owner', s.value ->> 'name'), NULL
+			WHERE NOT l.brakes @@ '$[*].name == "source" || $[*].name == "no_source"'
+			UNION ALL
+			SELECT 7, 0, 'source_references', 'ok',
+				format('%s has %s rows and refers to %s of the files', s.value ->> 'name', s.value ->> 'rows', s.value ->> 'files'), NULL
+			WHERE l.surveyed
+			UNION ALL
+			SELECT 8, t.n, 'failed_statuses', 'warning', t.text, 'Register the source anew with the statuses that mean failure.'
+			FROM jsonb_array_elements_text(s.value -> 'statuses') WITH ORDINALITY t(text, n)) v(part, n, check_name, status, detail, hint)
+		UNION ALL
+		SELECT 10, w.n, 'unregistered', 'warning', w.text, 'If it refers to files, register it with cleanup_add_source().'
+		FROM seen l, jsonb_array_elements_text(l.warnings) WITH ORDINALITY w(text, n)
+		UNION ALL
+		SELECT v.part, 0, v.check_name, v.status, v.detail, v.hint
+		FROM seen l, LATERAL (VALUES
+			(3, NOT l.brakes @@ '$[*].name == "upload_dir"', 'upload_dir', 'ok', format('"%s" can be read and written', l.upload_dir), NULL),
+			(4, l.is_ours IS NOT NULL, 'claim', 'ok', CASE WHEN l.is_ours THEN 'the upload directory belongs to this database'
+				ELSE 'nobody has claimed the upload directory; the first run will' END, NULL),
+			(6, l.surveyed, 'references', CASE WHEN l.useless THEN 'warning' ELSE 'ok' END,
+				format('%s of %s audio files are referred to by %s rows; a run would delete %s', l.files_referenced, l.files_seen, l.rows_seen, l.condemned),
+				CASE WHEN l.useless THEN
+					'Check that the registered columns hold the names of these files; cleanup_explain() shows what it finds for one file.' END),
+			(9, l.surveyed AND l.files_seen > l.files_referenced, 'unmatched', 'ok',
+				format('%s of the files match in no source%s', l.files_seen - l.files_referenced, l.unmatched), NULL),
+			(11, l.uploads_error IS NOT NULL, 'uploads', CASE WHEN l.ends_uploads THEN 'error' ELSE 'warning' END,
+				l.uploads_error, 'The user of the bucket needs the rights of docs/buckets.md.'),
+			(12, l.uploads = 0 AND l.uploads_error IS NULL, 'uploads', 'ok', 'no upload waits to be completed', NULL),
+			(13, l.uploads > 0 AND l.uploads_error IS NULL, 'uploads', CASE WHEN l.uploads_forgotten THEN 'warning' ELSE 'ok' END,
+				format('%s uploads were begun and are not completed, the oldest at %s; a run would end %s', l.uploads, l.oldest_upload, l.uploads_to_end),
+				CASE WHEN NOT l.ends_uploads THEN 'audio_cleanup.s3_abort_uploads_after_days ends those that are older.' END),
+			(14, l.mail_off IS NOT NULL, 'mail', 'ok', format('no mail is sent: %s', l.mail_off), NULL),
+			(15, l.mail_error IS NOT NULL, 'mail', 'error', format('no mail can be sent: %s', l.mail_error),
+				'A mail waits for two days; SELECT cleanup_send_test_mail() shows whether mail can be sent.'),
+			(16, l.mail_off IS NULL AND l.mail_error IS NULL, 'mail', 'ok', format('mail about %s goes to %s address%s by %s',
+				CASE current_setting('audio_cleanup.mail_on') WHEN 'problems' THEN 'problems' WHEN 'changes' THEN 'problems and changes' ELSE 'every run' END,
+				l.mail_addresses, CASE WHEN l.mail_addresses <> 1 THEN 'es' END, current_setting('audio_cleanup.smtp_url')), NULL),
+			(18, true, 'preload', 'ok', CASE WHEN position('audio_cleanup' IN current_setting('shared_preload_libraries')) > 0 THEN 'the library is preloaded'
+				ELSE 'the library is not preloaded: there is no built-in schedule and no cleanup_progress' END, NULL),
+			(19, true, 'schedule', 'ok', CASE WHEN l.next_run IS NOT NULL
+				THEN format('the built-in schedule cleans this database next at %s (%s, %s)', l.next_run, l.next_run_reason, l.timezone)
+				ELSE format('the built-in schedule does not clean this database: %s', l.next_run_reason) END, NULL)
+		) v(part, applies, check_name, status, detail, hint)
+		WHERE v.applies
+		UNION ALL
+		SELECT 17, r.n, r.check_name, r.status, r.detail, r.hint
+		FROM seen l, @extschema@.cleanup_check_rows(current_setting('audio_cleanup.backup_retention_days')::int, l.mail_off IS NULL AND l.mail_error IS NULL)
+			WITH ORDINALITY r(check_name, status, detail, hint, n)
+	) c
+	ORDER BY c.part, c.n;
+END;
+COMMENT ON FUNCTION @extschema@.cleanup_check_findings(jsonb) IS
+'the rows of cleanup_check(), except those of the server of a bucket and of pg_cron; look: what cleanup_check() has just seen of the upload directory, the sources, mail and the schedule';
+
 CREATE FUNCTION @extschema@.cleanup_dashboard() RETURNS text
 LANGUAGE C VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION @extschema@.cleanup_dashboard() IS
@@ -1049,6 +1129,7 @@ REVOKE ALL ON FUNCTION
 	@extschema@.cleanup_missing_files(),
 	@extschema@.cleanup_metrics(),
 	@extschema@.cleanup_check_rows(int, boolean),
+	@extschema@.cleanup_check_findings(jsonb),
 	@extschema@.cleanup_metrics_rows(boolean, bigint, bigint, bigint),
 	@extschema@.cleanup_dashboard_figures(jsonb),
 	@extschema@.cleanup_mail_figures(bigint, text),

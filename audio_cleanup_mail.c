@@ -30,7 +30,7 @@ extern PGDLLEXPORT const MailLibrary *audio_cleanup_mail_library_1_1(void);
 const MailLibrary *
 audio_cleanup_mail_library_1_1(void)
 {
-	static const MailLibrary library = {mail_begin, mail_step, mail_result, mail_end};
+	static const MailLibrary library = {mail_begin, mail_step, mail_end};
 
 	return &library;
 }

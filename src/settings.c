@@ -34,6 +34,7 @@
 #include "utils/varlena.h"
 
 #include "src/names/rules.h"
+#include "src/mail/message.h"
 #include "src/mail/settings.h"
 #include "src/pg/compat.h"
 #include "src/pg/session.h"
@@ -60,14 +61,21 @@ static const struct config_enum_entry file_age_options[] = {
 	{NULL, 0, false}
 };
 
+static const struct config_enum_entry mail_on_options[] = {
+	{"never", MAIL_ON_NEVER, false},
+	{"problems", MAIL_ON_PROBLEMS, false},
+	{"changes", MAIL_ON_CHANGES, false},
+	{"always", MAIL_ON_ALWAYS, false},
+	{NULL, 0, false}
+};
+
 /*
  * The server writes numbers and booleans straight into `current` and
- * `current_schedule`.  A setting that must be converted first has a variable
- * of its own.
+ * `current_schedule`, and settings of mail into `mail_settings`.  A setting
+ * that must be converted first has a variable of its own.
  */
 static Settings current;
 static Schedule current_schedule;
-static int	file_age;
 static char *upload_dir;
 static char *audio_extensions;
 static char *derived_suffixes;
@@ -181,13 +189,34 @@ check_name_parts(char **newval, void **extra, GucSource source)
 		session_refuse_value("It is a list of parts of file names, which hold no \"/\".", NULL);
 }
 
-/* Returns whether the text can be the extension of a file, with its dot or without. */
+/* Checks each entry of a list. */
+static bool
+check_entries(const char *list, bool by_blanks, bool (*is_valid) (const char *entry), const char *what, const char *hint)
+{
+	char	   *entry;
+
+	while ((entry = list_next_entry(&list, by_blanks)) != NULL)
+	{
+		if (!is_valid(entry))
+		{
+			GUC_check_errdetail("\"%s\" is not %s.", entry, what);
+			GUC_check_errhint("%s", hint);
+			return false;
+		}
+		pfree(entry);
+	}
+	return true;
+}
+
+/* Returns whether the text is "*", or can be the extension of a file, with its dot or without. */
 static bool
 is_file_extension(const char *entry)
 {
 	const char *bare = entry[0] == '.' ? entry + 1 : entry;
 	const char *p;
 
+	if (strcmp(entry, "*") == 0)
+		return true;
 	for (p = bare; *p != '\0'; p++)
 		if (!IS_HIGHBIT_SET(*p) && !isalnum((unsigned char) *p) && strchr("_-+~!", *p) == NULL)
 			return false;
@@ -201,21 +230,52 @@ is_file_extension(const char *entry)
 static bool
 check_extensions(char **newval, void **extra, GucSource source)
 {
-	const char *cursor = *newval;
-	int			n = 0;
-	char	   *entry;
+	if ((*newval)[strspn(*newval, ", \t\n\v\f\r")] == '\0')
+		return session_refuse_value("At least one extension must be named.", "\"*\" means any file.");
+	return check_entries(*newval, true, is_file_extension, "the extension of a file",
+						 "Write the part of a name behind its last dot, as in \"mp3, wav\"; \"*\" means any file.");
+}
 
-	for (; (entry = list_next_entry(&cursor, true)) != NULL; n++)
-	{
-		if (strcmp(entry, "*") != 0 && !is_file_extension(entry))
-		{
-			GUC_check_errdetail("\"%s\" is not the extension of a file.", entry);
-			GUC_check_errhint("Write the part of a name behind its last dot, as in \"mp3, wav\"; \"*\" means any file.");
-			return false;
-		}
-		pfree(entry);
-	}
-	return n > 0 || session_refuse_value("At least one extension must be named.", "\"*\" means any file.");
+static bool
+check_recipients(char **newval, void **extra, GucSource source)
+{
+	return check_entries(*newval, false, message_is_address, "a mail address",
+						 "Addresses are separated by commas: dba@example.com, boss@example.com.");
+}
+
+static bool
+check_sender(char **newval, void **extra, GucSource source)
+{
+	return **newval == '\0' || message_is_address(*newval) ||
+		session_refuse_value("It is not a mail address, such as postgres@db1.example.com.", NULL);
+}
+
+static bool
+check_mail_server(char **newval, void **extra, GucSource source)
+{
+	const char *url = *newval;
+
+	if (*url == '\0')
+		return true;
+	if (pg_strncasecmp(url, "smtp://", 7) != 0 && pg_strncasecmp(url, "smtps://", 8) != 0)
+		return session_refuse_value("It must begin with smtp:// or smtps://.", NULL);
+	if (strchr(url, '@') != NULL)
+		return session_refuse_value("It must not hold a user or a password.",
+									"See audio_cleanup.smtp_user and audio_cleanup.smtp_password_file.");
+	for (; *url != '\0'; url++)
+		if (*url <= ' ' || *url > '~')
+			return session_refuse_value("It must be of printable ASCII characters without spaces.", NULL);
+	return true;
+}
+
+/* Checks smtp_user, which becomes a part of a line of SMTP, encoded or not. */
+static bool
+check_mail_user(char **newval, void **extra, GucSource source)
+{
+	for (const char *p = *newval; *p != '\0'; p++)
+		if (iscntrl((unsigned char) *p))
+			return session_refuse_value("It must not hold control characters.", NULL);
+	return true;
 }
 
 /* With 0 a run would end uploads that have just begun. */
@@ -257,11 +317,16 @@ check_databases(char **newval, void **extra, GucSource source)
 
 /* ----------------------------------------------------------- definitions --- */
 
-/* A setting.  One of `boolean`, `integer` and `text` points to its variable, and tells its type. */
+/*
+ * A setting.  One of `boolean`, `integer` and `text` points to its variable,
+ * and tells its type; an integer with `options` is an enum.
+ */
 typedef struct Definition
 {
 	const char *name;			/* without "audio_cleanup." */
 	const char *description;
+	const char *details;		/* more of the description, or NULL */
+	const struct config_enum_entry *options;
 	bool	   *boolean;
 	int		   *integer;
 	char	  **text;
@@ -290,6 +355,9 @@ static const Definition definitions[] = {
 	{"failed_session_retention_days", "Days that the audio of a failed session is kept.",
 		.integer = &current.failed_session_retention_days,.value = 7,.max = MAX_DAYS,
 	.environment = "FAILED_SESSION_RETENTION_DAYS"},
+	{"file_age", "Time stamp that tells the age of a file.",
+		.details = "newest: of modification, inode change and birth; mtime: modification, as ls -l shows it.",
+	.integer = &current.file_age,.value = FILE_AGE_NEWEST,.options = file_age_options},
 	{"audio_extensions", "Extensions of the files that may be cleaned; * means any.",
 	.text = &audio_extensions,.text_value = DEFAULT_EXTENSIONS,.check = check_extensions},
 	{"derived_suffixes", "Suffixes of files that are kept or cleaned together with the file they are made from.",
@@ -353,6 +421,26 @@ static const Definition definitions[] = {
 	{"s3_abort_uploads_after_days", "Days after which an upload to a bucket that was begun and never completed is ended; -1 is never.",
 	.integer = &current.abort_uploads_after_days,.value = -1,.min = -1,.max = MAX_DAYS,.check_number = check_upload_days},
 
+	/* settings of mail */
+	{"mail_on", "About which runs mail is sent.",
+		.details = "problems: failed, blocked, interrupted, or with errors; changes: these, and those by which files went; always: all.",
+	.integer = &mail_settings.on,.value = MAIL_ON_PROBLEMS,.options = mail_on_options},
+	{"mail_to", "Addresses that mail is sent to, separated by commas; empty sends none.",
+	.text = &mail_settings.recipients,.check = check_recipients},
+	{"mail_from", "Address that mail comes from.",
+	.text = &mail_settings.from,.check = check_sender},
+	{"smtp_url", "Mail server: smtp://host:port or smtps://host:port.",
+	.text = &mail_settings.url,.check = check_mail_server},
+	{"smtp_tls", "Mail goes encrypted, or not at all.",
+		.details = "If off, smtp:// is not encrypted, and nobody logs in.",
+	.boolean = &mail_settings.tls,.value = true},
+	{"smtp_user", "User of the mail server; empty does not log in.",
+	.text = &mail_settings.user,.flags = GUC_SUPERUSER_ONLY,.check = check_mail_user},
+	{"smtp_password_file", "File whose first line is that user's password.",
+	.text = &mail_settings.password_file,.flags = GUC_SUPERUSER_ONLY,.check = check_absolute},
+	{"smtp_ca_file", "Certificates by which the mail server's is verified; empty is the system's.",
+	.text = &mail_settings.ca_file,.flags = GUC_SUPERUSER_ONLY,.check = check_absolute},
+
 	/* settings that the launcher reads */
 	{"auto_cleanup_on_startup", "Clean once when the server has started.",
 	.boolean = &current_schedule.on_startup,.environment = "AUTO_CLEANUP_ON_STARTUP",.sighup = true},
@@ -368,19 +456,12 @@ static const Definition definitions[] = {
 	.flags = GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL,.sighup = true},
 };
 
-static void
-ignore_environment(const char *variable, char *why)
-{
-	ereport(WARNING,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("ignoring environment variable \"%s\": %s", variable, why)));
-}
-
 /* Makes the environment's value of a setting the built-in default, if the value is usable. */
 static void
 take_environment(Definition *definition)
 {
 	const char *value = definition->environment ? getenv(definition->environment) : NULL;
+	const char *wrong = NULL;
 	char	   *copy;
 	void	   *extra = NULL;
 	bool		boolean;
@@ -394,17 +475,19 @@ take_environment(Definition *definition)
 		(definition->check == NULL || definition->check(&copy, &extra, PGC_S_ENV_VAR)))
 		definition->text_value = value;
 	else if (definition->text)
-		ignore_environment(definition->environment, "its value cannot be used");
+		wrong = "its value cannot be used";
 	else if (definition->boolean && parse_bool(value, &boolean))
 		definition->value = boolean;
 	else if (definition->boolean)
-		ignore_environment(definition->environment, psprintf("\"%s\" is not a boolean", value));
+		wrong = psprintf("\"%s\" is not a boolean", value);
 	else if (parse_int(value, &number, 0, NULL) && number >= definition->min && number <= definition->max)
 		definition->value = number;
 	else
-		ignore_environment(definition->environment,
-						   psprintf("\"%s\" is not a number from %d to %d", value,
-									definition->min, definition->max));
+		wrong = psprintf("\"%s\" is not a number from %d to %d", value, definition->min, definition->max);
+	if (wrong != NULL)
+		ereport(WARNING,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("ignoring environment variable \"%s\": %s", definition->environment, wrong)));
 }
 
 /* The server copies the name, but keeps pointers to the other texts. */
@@ -416,8 +499,11 @@ define(Definition definition)
 
 	take_environment(&definition);
 	if (definition.boolean)
-		DefineCustomBoolVariable(name, definition.description, NULL, definition.boolean,
+		DefineCustomBoolVariable(name, definition.description, definition.details, definition.boolean,
 								 definition.value, context, definition.flags, NULL, NULL, NULL);
+	else if (definition.options)
+		DefineCustomEnumVariable(name, definition.description, definition.details, definition.integer,
+								 definition.value, definition.options, context, definition.flags, NULL, NULL, NULL);
 	else if (definition.integer)
 		DefineCustomIntVariable(name, definition.description, NULL, definition.integer,
 								definition.value, definition.min, definition.max, context,
@@ -457,13 +543,6 @@ settings_define(void)
 	refuse_client_settings();
 	for (int i = 0; i < lengthof(definitions); i++)
 		define(definitions[i]);
-	DefineCustomEnumVariable("audio_cleanup.file_age",
-							 "Time stamp that tells the age of a file.",
-							 "newest: of modification, inode change and birth; "
-							 "mtime: modification, as ls -l shows it.",
-							 &file_age, FILE_AGE_NEWEST, file_age_options,
-							 PGC_SUSET, 0, NULL, NULL, NULL);
-	mail_settings_define();
 	MarkGUCPrefixReserved("audio_cleanup");
 }
 
@@ -534,17 +613,14 @@ make_rules(Jsonb *recorded)
 static const char *
 absolute_upload_dir(void)
 {
-	char		path[MAXPGPATH * 2];
+	char	   *path;
 
 	/* the key of an object may contain "//", which differs from "/" */
 	if (!store_is_local(upload_dir))
 		return pstrdup(upload_dir);
-	if (is_absolute_path(upload_dir))
-		strlcpy(path, upload_dir, sizeof(path));
-	else
-		snprintf(path, sizeof(path), "%s/%s", DataDir, upload_dir);
+	path = is_absolute_path(upload_dir) ? pstrdup(upload_dir) : psprintf("%s/%s", DataDir, upload_dir);
 	canonicalize_path(path);
-	return pstrdup(path);
+	return path;
 }
 
 /*
@@ -570,7 +646,6 @@ make_snapshot(const char *path, Jsonb *recorded)
 	Settings   *settings = palloc(sizeof(Settings));
 
 	*settings = current;
-	settings->file_age = (FileAge) file_age;
 	settings->backup_dir = used_backup_dir(backup_dir, settings->backup_retention_days);
 	settings->upload_dir = path;
 	settings->rules = make_rules(recorded);
@@ -603,16 +678,12 @@ Schedule *
 settings_schedule(void)
 {
 	Schedule   *schedule = palloc(sizeof(Schedule));
-	List	   *names;
 
 	*schedule = current_schedule;
 	schedule->zone_name = pstrdup(zone_name());
 	schedule->zone = *schedule_timezone ? pg_tzset(schedule_timezone) : log_timezone;
 	/* the check hook has parsed the list before */
-	(void) SplitGUCList(pstrdup(databases), ',', &names);
-	foreach_ptr(char, name, names)
-		if (!settings_is_listed(schedule->databases, name))
-		schedule->databases = lappend(schedule->databases, name);
+	(void) SplitGUCList(pstrdup(databases), ',', &schedule->databases);
 	return schedule;
 }
 
@@ -699,13 +770,13 @@ settings_to_jsonb(void)
 			continue;
 		if (definition->boolean)
 			json_add_boolean(&json, key, *definition->boolean);
+		else if (definition->options)
+			json_add_text(&json, key, GetConfigOption(psprintf("audio_cleanup.%s", key), false, false));
 		else if (definition->integer)
 			json_add_integer(&json, key, *definition->integer);
 		else
 			json_add_text(&json, key, definition->text == &schedule_timezone ? zone_name() : settings_showable(*definition->text));
 	}
 	json_add_text(&json, "upload_dir_absolute", settings_showable(absolute_upload_dir()));
-	json_add_text(&json, "file_age", file_age == FILE_AGE_MTIME ? "mtime" : "newest");
-	mail_settings_add_to(&json);
 	return json_end(&json);
 }

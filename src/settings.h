@@ -34,7 +34,7 @@ typedef struct Settings
 	const char *upload_dir;		/* absolute path, or the name of a bucket */
 	int			orphaned_file_retention_hours;
 	int			failed_session_retention_days;
-	FileAge		file_age;
+	int			file_age;		/* a FileAge */
 	KeyRules   *rules;			/* rules of matching: see names/rules.h */
 	bool		recurse;
 	bool		remove_empty_dirs;

@@ -31,19 +31,9 @@
 #include "src/text/template.h"
 
 #define SUBJECT \
-	"audio_cleanup on {{host}}/{{database}}:{{#end}} {{end}},{{/end}} " \
+	"audio_cleanup on {{host}}/{{database}}:{{#test}} test mail{{/test}}{{^test}}{{#end}} {{end}},{{/end}} " \
 	"{{gone|count}} file{{gone|s}}, {{bytes|size}} freed" \
-	"{{#errors}}, {{errors|count}} error{{errors|s}}{{/errors}}"
-
-#define TEST_SUBJECT	"audio_cleanup on {{host}}/{{database}}: test mail"
-#define TEST_TEXT \
-	"This is a test mail of audio_cleanup on {{host}}, database {{database}}.\n" \
-	"\n" \
-	"Mail about its runs comes to {{to}}.\n"
-#define TEST_HTML \
-	"<!DOCTYPE html>\n<html lang=\"en\"><body>\n" \
-	"<p>This is a test mail of audio_cleanup on {{host}}, database {{database}}.</p>\n" \
-	"<p>Mail about its runs comes to {{to}}.</p>\n</body></html>\n"
+	"{{#errors}}, {{errors|count}} error{{errors|s}}{{/errors}}{{/test}}"
 
 /* Returns the name by which people know this server. */
 static const char *
@@ -60,42 +50,27 @@ server_name(void)
 	return pstrdup(host);
 }
 
-/* Returns an ID that is unique in the world.  Every try to send the mail has the same ID. */
-static char *
-make_id(TimestampTz created_at, int64 number, const char *from)
-{
-	return psprintf("%llx.%u.%lld.%lld.audio_cleanup%s", (unsigned long long) GetSystemIdentifier(),
-					MyDatabaseId, (long long) created_at, (long long) number, strrchr(from, '@'));
-}
-
-/* Returns the time in the format of RFC 5322: in English, whatever the locale, and in UTC. */
-static char *
-rfc_date(TimestampTz time)
-{
-	pg_time_t	seconds = timestamptz_to_time_t(time);
-	char		date[64];
-
-	(void) pg_strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S +0000", pg_gmtime(&seconds));
-	return pstrdup(date);
-}
-
+/* Returns the mail.  Its ID is unique in the world, and the same in every try to send the mail. */
 static Message *
-make_message(const MailSettings *settings, TimestampTz created_at, int64 number)
+make_message(const MailSettings *settings, const char *const *to, int n_to, TimestampTz created_at, int64 number,
+			 Jsonb *values)
 {
 	Message    *message = palloc0(sizeof(Message));
+	const char *domain = strrchr(settings->from, '@');
+	pg_time_t	seconds = timestamptz_to_time_t(created_at);
+	char		date[64];
 
-	if (strchr(settings->from, '@') != NULL)
-		message->id = make_id(created_at, number, settings->from);
-	message->date = rfc_date(created_at);
+	message->to = to;
+	message->n_to = n_to;
+	message->id = psprintf("%llx.%u.%lld.%lld.audio_cleanup%s", (unsigned long long) GetSystemIdentifier(),
+						   MyDatabaseId, (long long) created_at, (long long) number, domain ? domain : "");
+	/* in English, whatever the locale, and in UTC */
+	(void) pg_strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S +0000", pg_gmtime(&seconds));
+	message->date = pstrdup(date);
+	message->subject = template_fill(SUBJECT, values, false);
+	message->text = template_fill(mail_txt, values, false);
+	message->html = template_fill(mail_html, values, true);
 	return message;
-}
-
-static void
-fill_in(Message *message, const char *subject, const char *text, const char *html, Jsonb *values)
-{
-	message->subject = template_fill(subject, values, false);
-	message->text = template_fill(text, values, false);
-	message->html = template_fill(html, values, true);
 }
 
 
@@ -106,15 +81,10 @@ mail_report_make(const Extension *extension, const OutboxMail *mail, const MailS
 {
 	Datum		figures = owner_value(extension, SQL_ARGS(SQL_INT8(mail->run_id), SQL_TEXT(server_name())),
 									  "SELECT @extschema@.cleanup_mail_figures($1, $2)");
-	Message    *message;
 
-	if (figures == 0)
-		return NULL;
-	message = make_message(settings, mail->created_at, mail->run_id);
-	message->to = mail->to;
-	message->n_to = mail->n_to;
-	fill_in(message, SUBJECT, mail_txt, mail_html, DatumGetJsonbP(figures));
-	return message;
+	return figures == 0 ? NULL :
+		make_message(settings, mail->to, mail->n_to, mail->created_at, mail->run_id,
+					 DatumGetJsonbP(figures));
 }
 
 
@@ -138,37 +108,27 @@ make_test_values(const MailSettings *settings)
 	JsonBuilder json;
 
 	json_begin(&json);
+	json_add_boolean(&json, "test", true);
 	json_add_text(&json, "host", server_name());
 	json_add_text(&json, "database", get_database_name(MyDatabaseId));
 	json_add_text(&json, "to", join_recipients(settings, NULL));
 	return json_end(&json);
 }
 
-static void
-raise_failure(const MailSettings *settings, const MailerResult *result)
-{
-	const char *refused = result->refused ? join_recipients(settings, result->refused) : "";
-
-	ereport(ERROR,
-			(errcode(result->outcome == MAIL_UNREACHABLE ? ERRCODE_CONNECTION_FAILURE :
-					 ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
-			 errmsg("could not send the test mail: %s", result->error),
-			 *refused ? errdetail("Refused: %s.", refused) : 0));
-}
-
 char *
 mail_report_send_test(void)
 {
 	MailSettings *settings = mail_settings_snapshot();
-	TimestampTz now = GetCurrentTimestamp();
-	Message    *message = make_message(settings, now, MyProcPid);
-	MailerResult *result;
+	Message    *message = make_message(settings, settings->to, settings->n_to, GetCurrentTimestamp(), MyProcPid,
+									   make_test_values(settings));
+	const MailResult *result = mailer_send(settings, message);
+	const char *refused = result->refused ? join_recipients(settings, result->refused) : "";
 
-	message->to = settings->to;
-	message->n_to = settings->n_to;
-	fill_in(message, TEST_SUBJECT, TEST_TEXT, TEST_HTML, make_test_values(settings));
-	result = mailer_send(settings, message);
 	if (result->error != NULL)
-		raise_failure(settings, result);
+		ereport(ERROR,
+				(errcode(result->outcome == MAIL_UNREACHABLE ? ERRCODE_CONNECTION_FAILURE :
+						 ERRCODE_EXTERNAL_ROUTINE_EXCEPTION),
+				 errmsg("could not send the test mail: %s", result->error),
+				 *refused ? errdetail("Refused: %s.", refused) : 0));
 	return psprintf("%s has taken a test mail for %s", settings->url, join_recipients(settings, NULL));
 }

@@ -13,15 +13,21 @@
  */
 #include "src/pg/base.h"
 
+#include "common/base64.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 
 #include "src/mail/message.h"
 
-#define LINE_MAX_OF_HEADERS	76	/* limit of RFC 2047 */
-#define WORD_MAX			75	/* limit of an encoded word */
-#define WORD_BEGIN			"=?UTF-8?Q?"
-#define WORD_END			"?="
+/*
+ * bytes of text in an encoded word: RFC 2047 limits the word to 75 characters,
+ * and its line to 76
+ */
+#define WORD_BYTES			36
+#define WORD_SIZE			(WORD_BYTES / 3 * 4 + 1)
+
+/* longest subject that is not encoded */
+#define PLAIN_MAX			900
 
 /* limits of RFC 5321 */
 #define ADDRESS_MAX			254
@@ -68,23 +74,15 @@ message_is_address(const char *address)
 /* ----------------------------------------------------------------- headers --- */
 
 /*
- * Returns the number of bytes of the next character.  For a byte that is not
- * UTF-8, returns 1 and sets *valid to false.
+ * Returns whether the text may be a header without encoding.  Spaces at its
+ * ends would be lost, and a long line may be refused (RFC 5322).
  */
-static int
-character_length(const char *s, bool *valid)
-{
-	int			length = pg_utf_mblen((const unsigned char *) s);
-
-	*valid = strnlen(s, length) == length && pg_utf8_islegal((const unsigned char *) s, length);
-	return *valid ? length : 1;
-}
-
-/* Returns whether the text may be a header without encoding.  Spaces at its ends would be lost. */
 static bool
 is_plain_header(const char *text)
 {
-	if (*text == ' ' || (*text != '\0' && text[strlen(text) - 1] == ' '))
+	size_t		length = strlen(text);
+
+	if (length > PLAIN_MAX || strstr(text, "=?") != NULL || *text == ' ' || (length > 0 && text[length - 1] == ' '))
 		return false;
 	for (; *text != '\0'; text++)
 		if (*text < 0x20 || *text > 0x7e)
@@ -92,55 +90,21 @@ is_plain_header(const char *text)
 	return true;
 }
 
-/* Writes a character within an encoded word. */
-static void
-put_in_word(StringInfo out, const char *s, int length)
+/* Returns the number of bytes of an encoded word, which does not end within a character. */
+static int
+word_length(const char *text)
 {
-	for (int i = 0; i < length; i++)
+	int			length = 0;
+
+	while (text[length] != '\0')
 	{
-		unsigned char c = s[i];
+		int			next = strnlen(text + length, pg_utf_mblen((const unsigned char *) text + length));
 
-		if (is_alphanumeric(c) || c == '-' || c == '/')
-			appendStringInfoChar(out, c);
-		else if (c == ' ')
-			appendStringInfoChar(out, '_');
-		else
-			appendStringInfo(out, "=%02X", c);
+		if (length + next > WORD_BYTES)
+			break;
+		length += next;
 	}
-}
-
-/*
- * Writes encoded words.  No word is longer than RFC 2047 allows, and no word
- * ends within a character.
- */
-static void
-put_encoded(StringInfo out, const char *text, int column)
-{
-	int			room = Min(WORD_MAX, LINE_MAX_OF_HEADERS - column) - (int) strlen(WORD_END);
-	StringInfoData word;
-
-	initStringInfo(&word);
-	appendStringInfoString(&word, WORD_BEGIN);
-	while (*text != '\0')
-	{
-		bool		valid;
-		int			length = character_length(text, &valid);
-		int			before = word.len;
-
-		put_in_word(&word, valid && (length > 1 || (*text >= 0x20 && *text != 0x7f)) ? text : "?", length);
-		if (word.len > room)
-		{
-			word.data[before] = '\0';
-			appendStringInfo(out, "%s" WORD_END "\r\n ", word.data);
-			resetStringInfo(&word);
-			appendStringInfoString(&word, WORD_BEGIN);
-			room = WORD_MAX - strlen(WORD_END);
-			continue;
-		}
-		text += length;
-	}
-	appendStringInfo(out, "%s" WORD_END, word.data);
-	pfree(word.data);
+	return length;
 }
 
 static char *
@@ -150,10 +114,17 @@ make_subject(const char *text)
 
 	initStringInfo(&out);
 	appendStringInfoString(&out, "Subject: ");
-	if (is_plain_header(text) && strstr(text, "=?") == NULL && out.len + strlen(text) <= LINE_MAX_OF_HEADERS)
+	if (is_plain_header(text))
 		appendStringInfoString(&out, text);
 	else
-		put_encoded(&out, text, out.len);
+		for (int length; *text != '\0'; text += length)
+		{
+			char		word[WORD_SIZE];
+
+			length = word_length(text);
+			word[pg_b64_encode((const void *) text, length, word, sizeof(word) - 1)] = '\0';
+			appendStringInfo(&out, "%s=?UTF-8?B?%s?=", out.data[out.len - 1] == '=' ? "\r\n " : "", word);
+		}
 	return out.data;
 }
 

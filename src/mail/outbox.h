@@ -31,6 +31,9 @@ extern void outbox_put(const Extension *extension, int64 run_id);
 /* Makes the commit of the current transaction start a mail worker, if a mail is due. */
 extern void outbox_wake(const Extension *extension);
 
+/* The main function of the mail worker. bgw_extra has its order, an OutboxCall. */
+extern PGDLLEXPORT void cleanup_mail_worker_main(Datum unused);
+
 /* The order to a mail worker, in its bgw_extra. */
 typedef struct OutboxCall
 {

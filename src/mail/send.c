@@ -28,55 +28,27 @@
 #include "src/pg/secret.h"
 
 #define STEP_MS				200
-#define CONNECT_SECONDS		10
-#define TOTAL_SECONDS		60
-
-static MailerResult *
-make_failure(const char *error)
-{
-	MailerResult *result = palloc0(sizeof(MailerResult));
-
-	result->outcome = MAIL_UNREACHABLE;
-	result->error = error;
-	return result;
-}
-
-
-/* ----------------------------------------------------------------- sending --- */
-
-/* Returns a copy of the result, which outlives the mail. */
-static MailerResult *
-copy_result(const MailResult *result, int n_to)
-{
-	MailerResult *copy = palloc0(sizeof(MailerResult));
-	bool	   *refused = palloc(Max(n_to, 1));
-
-	memcpy(refused, result->refused, n_to);
-	copy->outcome = result->outcome;
-	copy->error = *result->error ? pstrdup(result->error) : NULL;
-	copy->refused = refused;
-	return copy;
-}
 
 /*
  * Sends the mail.  The password is only in the buffer `password`, and during
  * the conversation in libcurl.
  */
-static MailerResult *
-talk_to_server(const MailLibrary *library, const MailServer *server, const Message *message, char *password)
+static void
+talk_to_server(const MailLibrary *library, const MailSettings *settings, char *password, const Message *message,
+			   MailResult *result)
 {
 	Mail	   *volatile mail = NULL;
-	MailerResult *volatile result = NULL;
 
 	if (!AcquireExternalFD())
 	{
-		explicit_bzero(password, SECRET_FILE_MAX);
-		return make_failure("too many files are open");
+		result->error = "too many files are open";
+		return;
 	}
+	result->refused = palloc0(Max(message->n_to, 1));
 	pgstat_report_wait_start(compat_wait_event("AudioCleanupSmtp"));
 	PG_TRY();
 	{
-		mail = library->begin(server, message, library_should_stop);
+		mail = library->begin(settings, password, message, library_should_stop, result);
 		while (mail != NULL && library->step(mail, STEP_MS))
 		{
 			CHECK_FOR_INTERRUPTS();
@@ -84,8 +56,8 @@ talk_to_server(const MailLibrary *library, const MailServer *server, const Messa
 				proc_exit(1);
 		}
 		CHECK_FOR_INTERRUPTS();
-		result = mail == NULL ? make_failure("libcurl could not be initialized")
-			: copy_result(library->result(mail), message->n_to);
+		if (mail == NULL)
+			result->error = "libcurl could not be initialized";
 	}
 	PG_FINALLY();
 	{
@@ -96,7 +68,6 @@ talk_to_server(const MailLibrary *library, const MailServer *server, const Messa
 		ReleaseExternalFD();
 	}
 	PG_END_TRY();
-	return result;
 }
 
 /*
@@ -121,30 +92,25 @@ mailer_check_secret(const MailSettings *settings)
 	return error;
 }
 
-MailerResult *
+MailResult *
 mailer_send(const MailSettings *settings, Message *message)
 {
-	const char *error = mail_settings_lack(settings);
-	const MailLibrary *library;
+	MailResult *result = palloc0(sizeof(MailResult));
+	const MailLibrary *library = NULL;
 	char		password[SECRET_FILE_MAX] = "";
-	MailServer	server = {
-		.url = settings->url,
-		.tls = settings->tls,
-		.user = *settings->user ? settings->user : NULL,
-		.password = password,
-		.ca_file = *settings->ca_file ? settings->ca_file : NULL,
-		.connect_seconds = CONNECT_SECONDS,
-		.total_seconds = TOTAL_SECONDS,
-	};
 
-	if (error != NULL || (library = library_load(MAIL_LIBRARY, MAIL_FUNCTION, &error)) == NULL)
-		return make_failure(error);
-	message->from = settings->from;
-	message->headers = message_headers(message);
-	if ((error = read_password(settings, password)) != NULL)
+	result->outcome = MAIL_UNREACHABLE;
+	result->error = mail_settings_lack(settings);
+	if (result->error == NULL)
+		library = library_load(MAIL_LIBRARY, MAIL_FUNCTION, &result->error);
+	if (library != NULL)
+		result->error = read_password(settings, password);
+	if (result->error == NULL)
 	{
-		explicit_bzero(password, sizeof(password));
-		return make_failure(error);
+		message->from = settings->from;
+		message->headers = message_headers(message);
+		talk_to_server(library, settings, password, message, result);
 	}
-	return talk_to_server(library, &server, message, password);
+	explicit_bzero(password, sizeof(password));
+	return result;
 }

@@ -13,14 +13,6 @@
 #include "src/mail/settings.h"
 #include "src/mail/smtp.h"
 
-typedef struct MailerResult
-{
-	MailOutcome outcome;
-	const char *error;			/* text in the database's encoding, or NULL */
-	const bool *refused;		/* whether each recipient was refused; NULL if
-								 * nothing was sent */
-} MailerResult;
-
 /*
  * Sends `message` by `settings`, and waits for the outcome, a minute at most.
  * Sets the members `from` and `headers`.  Returns the result, allocated in the current memory
@@ -28,7 +20,7 @@ typedef struct MailerResult
  * which end the call with an ERROR.  Does not need SPI and reads no table.
  * The caller should hold no lock that other processes may want.
  */
-extern MailerResult *mailer_send(const MailSettings *settings, Message *message);
+extern MailResult *mailer_send(const MailSettings *settings, Message *message);
 
 /*
  * Returns why the password file of `settings` cannot be used, palloc'd, or

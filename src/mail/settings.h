@@ -12,8 +12,6 @@
 #ifndef AUDIO_CLEANUP_MAIL_SETTINGS_H
 #define AUDIO_CLEANUP_MAIL_SETTINGS_H
 
-#include "src/text/json_build.h"
-
 typedef enum MailOn
 {
 	MAIL_ON_NEVER,
@@ -25,19 +23,21 @@ typedef enum MailOn
 
 typedef struct MailSettings
 {
-	MailOn		on;
-	const char *url;			/* "" if not set, as the other texts */
+	int			on;				/* a MailOn */
+	char	   *recipients;		/* addresses, separated by commas */
+	char	   *from;			/* "" if not set, as the other texts */
+	char	   *url;
 	bool		tls;
-	const char *user;
-	const char *password_file;
-	const char *ca_file;
-	const char *from;
-	const char **to;
+	char	   *user;
+	char	   *password_file;
+	char	   *ca_file;
+	int			total_seconds;	/* that sending a mail may take; no setting */
+	const char **to;			/* only in a snapshot: the addresses */
 	int			n_to;
 } MailSettings;
 
-/* Defines the settings of mail. settings_define() calls this once. */
-extern void mail_settings_define(void);
+/* The variables of the settings, which settings.c defines.  Their texts change when the configuration is read. */
+extern MailSettings mail_settings;
 
 /* Returns the settings in force now, allocated in the current memory context. */
 extern MailSettings *mail_settings_snapshot(void);
@@ -50,11 +50,5 @@ extern const char *mail_settings_off(const MailSettings *settings);
  * if no setting does.
  */
 extern const char *mail_settings_lack(const MailSettings *settings);
-
-/* Returns a text for people that says about which runs mail is sent. */
-extern const char *mail_settings_about(const MailSettings *settings);
-
-/* Adds the settings to the object of cleanup_config(), except the user and the files. */
-extern void mail_settings_add_to(JsonBuilder *json);
 
 #endif							/* AUDIO_CLEANUP_MAIL_SETTINGS_H */

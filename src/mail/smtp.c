@@ -29,6 +29,7 @@
 #include "src/mail/smtp.h"
 #include "src/pg/curl.h"
 
+#define CONNECT_SECONDS	10
 #define REPLY_SIZE		256
 #define SECRET_SIZE		512
 
@@ -43,7 +44,8 @@
 
 struct Mail
 {
-	const MailServer *server;
+	const MailSettings *settings;
+	const char *password;
 	const Message *message;
 	bool		(*is_stopped) (void);
 	CURLM	   *multi;
@@ -65,7 +67,7 @@ struct Mail
 	char		refusal[REPLY_SIZE];	/* last answer that refuses a
 										 * recipient */
 	char		curl_error[CURL_ERROR_SIZE];
-	MailResult	result;
+	MailResult *result;
 };
 
 
@@ -97,18 +99,6 @@ begins_with(const char *line, size_t length, const char *word)
 }
 
 /*
- * Copies the text without its line end, as printable ASCII, because the copy
- * goes into a database of any encoding, and into a log.
- */
-static void
-copy_printable(char *target, size_t size, const char *text, size_t length)
-{
-	while (length > 0 && (text[length - 1] == '\n' || text[length - 1] == '\r'))
-		length--;
-	libcurl_copy_printable(target, size, text, length);
-}
-
-/*
  * Remembers the last word of the line: that of "AUTH PLAIN AGFubmE...", or a
  * later line with credentials.
  */
@@ -117,7 +107,7 @@ remember_secret(Mail *mail, const char *line, size_t length)
 {
 	char	   *space;
 
-	copy_printable(mail->secret, sizeof(mail->secret), line, length);
+	libcurl_copy_printable(mail->secret, sizeof(mail->secret), line, length);
 	space = strrchr(mail->secret, ' ');
 	if (space != NULL)
 		memmove(mail->secret, space + 1, strlen(space + 1) + 1);
@@ -144,15 +134,15 @@ hear_command(Mail *mail, const char *line, size_t length)
 static bool
 is_betrayed(const char *line, size_t length, const char *secret)
 {
-	return secret != NULL && strlen(secret) >= SECRET_MIN && memmem(line, length, secret, strlen(secret)) != NULL;
+	return strlen(secret) >= SECRET_MIN && memmem(line, length, secret, strlen(secret)) != NULL;
 }
 
 static void
 keep_reply(Mail *mail, const char *line, size_t length)
 {
-	copy_printable(mail->reply, sizeof(mail->reply), line, length);
+	libcurl_copy_printable(mail->reply, sizeof(mail->reply), line, length);
 	/* the whole line, because a part of a secret is a secret, too */
-	if (is_betrayed(line, length, mail->secret) || is_betrayed(line, length, mail->server->password))
+	if (is_betrayed(line, length, mail->secret) || is_betrayed(line, length, mail->password))
 		mail->reply[3] = '\0';
 }
 
@@ -168,7 +158,7 @@ hear_reply(Mail *mail, const char *line, size_t length)
 	keep_reply(mail, line, length);
 	if (of_recipient && line[3] == ' ' && !mail->in_data)
 	{
-		mail->result.refused[mail->recipient] = true;
+		mail->result->refused[mail->recipient] = true;
 		strlcpy(mail->refusal, mail->reply, sizeof(mail->refusal));
 	}
 }
@@ -247,19 +237,19 @@ make_contents(Mail *mail)
 /* ------------------------------------------------------------------- begin --- */
 
 static void
-set_server(CURL * easy, const MailServer *server)
+set_server(CURL * easy, const MailSettings *settings, const char *password)
 {
-	libcurl_set_rules(easy, "smtp,smtps", CURLPROTO_SMTP | CURLPROTO_SMTPS, server->ca_file);
-	curl_easy_setopt(easy, CURLOPT_URL, server->url);
-	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long) server->connect_seconds);
-	curl_easy_setopt(easy, CURLOPT_TIMEOUT, (long) server->total_seconds);
-	curl_easy_setopt(easy, CURLOPT_SERVER_RESPONSE_TIMEOUT, (long) server->total_seconds);
+	libcurl_set_rules(easy, "smtp,smtps", CURLPROTO_SMTP | CURLPROTO_SMTPS, *settings->ca_file ? settings->ca_file : NULL);
+	curl_easy_setopt(easy, CURLOPT_URL, settings->url);
+	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long) CONNECT_SECONDS);
+	curl_easy_setopt(easy, CURLOPT_TIMEOUT, (long) settings->total_seconds);
+	curl_easy_setopt(easy, CURLOPT_SERVER_RESPONSE_TIMEOUT, (long) settings->total_seconds);
 	curl_easy_setopt(easy, CURLOPT_USE_SSL,
-					 (long) (server->tls ? CURLUSESSL_ALL : CURLUSESSL_NONE));
-	if (server->user != NULL)
+					 (long) (settings->tls ? CURLUSESSL_ALL : CURLUSESSL_NONE));
+	if (*settings->user)
 	{
-		curl_easy_setopt(easy, CURLOPT_USERNAME, server->user);
-		curl_easy_setopt(easy, CURLOPT_PASSWORD, server->password);
+		curl_easy_setopt(easy, CURLOPT_USERNAME, settings->user);
+		curl_easy_setopt(easy, CURLOPT_PASSWORD, password);
 	}
 }
 
@@ -292,35 +282,37 @@ set_callbacks(Mail *mail)
 static bool
 prepare_transfer(Mail *mail)
 {
-	mail->result.refused = calloc(Max(mail->message->n_to, 1), sizeof(bool));
-	if (mail->result.refused == NULL || !libcurl_init())
+	if (!libcurl_init())
 		return false;
 	mail->easy = curl_easy_init();
 	mail->multi = libcurl_make_multi();
 	if (mail->easy == NULL || mail->multi == NULL || !make_contents(mail))
 		return false;
-	set_server(mail->easy, mail->server);
+	set_server(mail->easy, mail->settings, mail->password);
 	set_message(mail);
 	set_callbacks(mail);
 	return curl_multi_add_handle(mail->multi, mail->easy) == CURLM_OK;
 }
 
 Mail *
-mail_begin(const MailServer *server, const Message *message, bool (*is_stopped) (void))
+mail_begin(const MailSettings *settings, const char *password, const Message *message,
+		   bool (*is_stopped) (void), MailResult *result)
 {
 	Mail	   *mail = calloc(1, sizeof(Mail));
 
 	if (mail == NULL)
 		return NULL;
-	mail->server = server;
+	mail->settings = settings;
+	mail->password = password;
 	mail->message = message;
+	mail->result = result;
 	mail->is_stopped = is_stopped;
 	mail->recipient = -1;
 	pthread_sigmask(SIG_SETMASK, NULL, &mail->signals);
-	mail->result.outcome = MAIL_UNREACHABLE;
+	result->outcome = MAIL_UNREACHABLE;
 	/* never send a password in the clear */
 	if (prepare_transfer(mail) &&
-		(server->user == NULL || server->tls || pg_strncasecmp(server->url, "smtps:", 6) == 0))
+		(!*settings->user || settings->tls || pg_strncasecmp(settings->url, "smtps:", 6) == 0))
 		return mail;
 	mail_end(mail);
 	return NULL;
@@ -341,36 +333,30 @@ stop_waiting(const Mail *mail)
 
 	if (curl_easy_getinfo(mail->easy, CURLINFO_ACTIVESOCKET, &connection) == CURLE_OK &&
 		connection != CURL_SOCKET_BAD)
-		(void) shutdown(connection, mail->result.outcome == MAIL_SENT ? SHUT_RD : SHUT_RDWR);
-}
-
-static void
-describe_failure(Mail *mail, CURLcode code)
-{
-	char		text[CURL_ERROR_SIZE];
-	const char *said = mail->curl_error[0] ? mail->curl_error : curl_easy_strerror(code);
-	bool		replied = mail->reply[0] != '\0' && code != CURLE_OPERATION_TIMEDOUT;
-
-	copy_printable(text, sizeof(text), said, strlen(said));
-	snprintf(mail->result.error, MAIL_ERROR_SIZE, "%s%s%s%s", text,
-			 replied ? "; the server said \"" : "", replied ? mail->reply : "", replied ? "\"" : "");
+		(void) shutdown(connection, mail->result->outcome == MAIL_SENT ? SHUT_RD : SHUT_RDWR);
 }
 
 static void
 end_with(Mail *mail, CURLcode code)
 {
-	if (code != CURLE_OK)
-	{
-		bool		refused = mail->in_envelope && mail->reply[0] != '\0' && code != CURLE_OPERATION_TIMEDOUT;
+	MailResult *result = mail->result;
+	const char *said = mail->curl_error[0] ? mail->curl_error : curl_easy_strerror(code);
+	bool		replied = mail->reply[0] != '\0' && code != CURLE_OPERATION_TIMEDOUT;
+	size_t		length;
 
-		mail->result.outcome = refused ? MAIL_REFUSED : MAIL_UNREACHABLE;
-		describe_failure(mail, code);
+	if (code == CURLE_OK)
+	{
+		result->outcome = MAIL_SENT;
+		if (mail->refusal[0] != '\0')
+			snprintf(result->said, MAIL_ERROR_SIZE,
+					 "a recipient was refused; the server said \"%s\"", mail->refusal);
 		return;
 	}
-	mail->result.outcome = MAIL_SENT;
-	if (mail->refusal[0] != '\0')
-		snprintf(mail->result.error, MAIL_ERROR_SIZE,
-				 "a recipient was refused; the server said \"%s\"", mail->refusal);
+	result->outcome = replied && mail->in_envelope ? MAIL_REFUSED : MAIL_UNREACHABLE;
+	libcurl_copy_printable(result->said, MAIL_ERROR_SIZE, said, strlen(said));
+	length = strlen(result->said);
+	if (replied)
+		snprintf(result->said + length, MAIL_ERROR_SIZE - length, "; the server said \"%s\"", mail->reply);
 }
 
 bool
@@ -392,15 +378,10 @@ mail_step(Mail *mail, int ms)
 	if (message != NULL && message->msg == CURLMSG_DONE)
 		end_with(mail, message->data.result);
 	else
-		strlcpy(mail->result.error, curl_multi_strerror(code), MAIL_ERROR_SIZE);
+		strlcpy(mail->result->said, curl_multi_strerror(code), MAIL_ERROR_SIZE);
+	mail->result->error = *mail->result->said ? mail->result->said : NULL;
 	stop_waiting(mail);
 	return false;
-}
-
-const MailResult *
-mail_result(const Mail *mail)
-{
-	return &mail->result;
 }
 
 static void
@@ -426,6 +407,5 @@ mail_end(Mail *mail)
 	curl_mime_free(mail->mime);
 	curl_slist_free_all(mail->headers);
 	curl_slist_free_all(mail->recipients);
-	free(mail->result.refused);
 	free(mail);
 }

@@ -17,19 +17,7 @@
 #define AUDIO_CLEANUP_SMTP_H
 
 #include "src/mail/message.h"
-
-typedef struct MailServer
-{
-	const char *url;			/* smtp://host:port or smtps://host:port */
-	bool		tls;			/* with smtp://, STARTTLS is required; without
-								 * `tls` the connection is plain, and `user`
-								 * must be NULL */
-	const char *user;			/* NULL: no authentication */
-	const char *password;
-	const char *ca_file;		/* NULL: the system's certificates */
-	int			connect_seconds;
-	int			total_seconds;
-} MailServer;
+#include "src/mail/settings.h"
 
 typedef enum MailOutcome
 {
@@ -44,40 +32,42 @@ typedef enum MailOutcome
 typedef struct MailResult
 {
 	MailOutcome outcome;
-	char		error[MAIL_ERROR_SIZE]; /* printable ASCII; "": there is no
-										 * error */
+	const char *error;			/* text in the database's encoding, or NULL */
 	bool	   *refused;		/* for each element of `to`, whether it was
-								 * refused */
+								 * refused; NULL if nothing was sent */
+	char		said[MAIL_ERROR_SIZE];	/* has the `error` of mail_step(), in
+										 * printable ASCII */
 } MailResult;
 
 typedef struct Mail Mail;
 
 /*
  * Begins to send `message`, by its sender, recipients, headers and texts, to
- * `server`.  `message` and `server` must last until mail_end().  is_stopped() tells whether to give up; libcurl calls
+ * the server of `settings`, with `password` if they have a user.  The result
+ * goes to `result`, whose `refused` the caller has set to an array of false.
+ * All arguments must last until mail_end().  is_stopped() tells whether to give up; libcurl calls
  * is_stopped() at least once a second while libcurl itself waits.  libcurl may
  * hold locks at that time, so is_stopped() should read flags only.  Returns
  * NULL if there is no memory, or if a password would be sent in the clear.
  * The process must ignore SIGPIPE.
  */
-extern Mail *mail_begin(const MailServer *server, const Message *message, bool (*is_stopped) (void));
+extern Mail *mail_begin(const MailSettings *settings, const char *password, const Message *message,
+						bool (*is_stopped) (void), MailResult *result);
 
 /*
- * mail_step() works on the mail for about `ms` milliseconds, or until a signal
- * comes.  mail_step() returns false when the work is over.  Then mail_result()
- * returns the result, which is valid until mail_end().
+ * Works on the mail for about `ms` milliseconds, or until a signal comes.
+ * Returns false when the work is over, and the result is set.
  */
 extern bool mail_step(Mail *mail, int ms);
-extern const MailResult *mail_result(const Mail *mail);
 
 /* Ends the work at any time, and frees the mail.  A mail that is not sent yet is never sent. */
 extern void mail_end(Mail *mail);
 
 typedef struct MailLibrary
 {
-	Mail	   *(*begin) (const MailServer *server, const Message *message, bool (*is_stopped) (void));
+	Mail	   *(*begin) (const MailSettings *settings, const char *password, const Message *message,
+						  bool (*is_stopped) (void), MailResult *result);
 	bool		(*step) (Mail *mail, int ms);
-	const MailResult *(*result) (const Mail *mail);
 	void		(*end) (Mail *mail);
 } MailLibrary;
 

@@ -33,7 +33,6 @@
 #include "src/mail/compose.h"
 #include "src/mail/outbox.h"
 #include "src/mail/send.h"
-#include "src/mail/worker.h"
 #include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/pg/time.h"
@@ -55,7 +54,7 @@ typedef struct Delivery
 	OutboxMail *mail;
 	const Extension *extension;
 	Message    *message;		/* NULL: there is nothing to send */
-	MailerResult *result;		/* NULL: nothing was sent */
+	MailResult *result;			/* NULL: nothing was sent */
 } Delivery;
 
 
@@ -120,7 +119,7 @@ make_up(Delivery *delivery)
 	if (delivery->extension != NULL && (error = sql_try(compose, delivery)) != NULL)
 	{
 		delivery->message = NULL;
-		delivery->result = palloc0(sizeof(MailerResult));
+		delivery->result = palloc0(sizeof(MailResult));
 		delivery->result->outcome = MAIL_REFUSED;
 		delivery->result->error = error->message;
 	}
@@ -144,36 +143,27 @@ send_it(Delivery *delivery)
 }
 
 static void
-tell_failure(const Delivery *delivery)
+record(const Delivery *delivery)
 {
-	const MailerResult *result = delivery->result;
+	static const MailResult nothing = {MAIL_SENT};
+	const MailResult *result = delivery->result ? delivery->result : &nothing;
+	Extension  *extension;
 
-	if (result != NULL && result->error != NULL)
+	if (result->error != NULL)
 		ereport(LOG,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("could not send the mail about run %lld: %s",
 						(long long) delivery->mail->run_id, result->error)));
-}
-
-static void
-record(const Delivery *delivery)
-{
-	const MailerResult *result = delivery->result;
-	Extension  *extension;
-
-	tell_failure(delivery);
 	extension = begin_mail_step();
-	if (extension == NULL)
-		;
-	else if (result == NULL)
-		outbox_sent(extension, delivery->mail, NULL, NULL);
-	else if (result->outcome == MAIL_SENT)
-		outbox_sent(extension, delivery->mail, result->refused, result->error);
-	else
-		outbox_failed(extension, delivery->mail, result->error,
-					  result->outcome == MAIL_UNREACHABLE);
 	if (extension != NULL)
+	{
+		if (result->outcome == MAIL_SENT)
+			outbox_sent(extension, delivery->mail, result->refused, result->error);
+		else
+			outbox_failed(extension, delivery->mail, result->error,
+						  result->outcome == MAIL_UNREACHABLE);
 		outbox_give_up(extension);
+	}
 	worker_commit();
 }
 
@@ -261,14 +251,6 @@ send_due(MemoryContext context)
 	return true;
 }
 
-static void
-wait_for(long ms)
-{
-	pgstat_report_activity(STATE_IDLE, "waiting to try again");
-	lock_nap(ms, "AudioCleanupMailWait");
-	pgstat_report_activity(STATE_IDLE, NULL);
-}
-
 /*
  * Waits for mails to become due, and sends the mails, for some time.  Only one
  * process waits; any other process returns at once.
@@ -285,7 +267,9 @@ keep_trying(MemoryContext context)
 	{
 		if (ms == 0)
 			(void) send_due(context);
-		wait_for(Min(Max(ms, BUSY_MS), LOOK_MS));
+		pgstat_report_activity(STATE_IDLE, "waiting to try again");
+		lock_nap(Min(Max(ms, BUSY_MS), LOOK_MS), "AudioCleanupMailWait");
+		pgstat_report_activity(STATE_IDLE, NULL);
 	}
 	unlock(LOCK_SENDING_NEXT);
 }

@@ -11,8 +11,8 @@
  * workers.  The launcher stores nothing: the databases know what has run.
  *
  * The launcher looks at the clock once a minute, because nobody tells a
- * process that the clock was set.  Otherwise only signals and the scheduled
- * hour wake the launcher.
+ * process that the clock was set, and once a second while a database waits.
+ * Otherwise only signals and the scheduled hour wake the launcher.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -38,6 +38,7 @@
 #include "src/pg/worker.h"
 
 #define RECHECK_MS		60000
+#define WAITING_MS		1000
 #define RETRY_MS		10000
 #define RESTART_SECONDS	60
 
@@ -59,14 +60,11 @@ typedef struct Job
 	BackgroundWorkerHandle *worker;
 } Job;
 
-/* The state of the launcher's process. */
+/* The state of the launcher's process, which lives in the memory context that is always current. */
 typedef struct Launcher
 {
-	MemoryContext context;
-	MemoryContext schedule_context;
-	Schedule   *schedule;
+	Schedule   *schedule;		/* in a memory context of its own */
 	Firing		firing;			/* the last firing that was seen */
-	bool		has_firing;
 	List	   *jobs;			/* jobs (Job *) that wait */
 	List	   *running;		/* jobs (Job *) that are under way */
 	int64		last_number;
@@ -117,26 +115,23 @@ launcher_init(void)
 
 /* -------------------------------------------------------------------- jobs --- */
 
+/* Adds a job for each database of the schedule that is not in the list `except`. */
 static void
-add_job(Launcher *launcher, const char *database, bool first_look, bool server_started)
-{
-	MemoryContext caller = MemoryContextSwitchTo(launcher->context);
-	Job		   *job = palloc0(sizeof(Job));
-
-	job->night.firing = launcher->firing;
-	job->night.has_firing = launcher->has_firing;
-	job->night.first_look = first_look;
-	job->night.server_started = server_started;
-	strlcpy(job->night.database, database, NAMEDATALEN);
-	launcher->jobs = lappend(launcher->jobs, job);
-	MemoryContextSwitchTo(caller);
-}
-
-static void
-add_jobs(Launcher *launcher, bool server_started)
+add_jobs(Launcher *launcher, List *except, bool first_look, bool server_started)
 {
 	foreach_ptr(char, database, launcher->schedule->databases)
-		add_job(launcher, database, server_started, server_started);
+	{
+		Job		   *job;
+
+		if (settings_is_listed(except, database))
+			continue;
+		job = palloc0(sizeof(Job));
+		job->night.firing = launcher->firing;
+		job->night.first_look = first_look;
+		job->night.server_started = server_started;
+		strlcpy(job->night.database, database, NAMEDATALEN);
+		launcher->jobs = lappend(launcher->jobs, job);
+	}
 }
 
 /*
@@ -146,12 +141,9 @@ add_jobs(Launcher *launcher, bool server_started)
 static void
 delay_job(Launcher *launcher, Job *job)
 {
-	MemoryContext caller = MemoryContextSwitchTo(launcher->context);
-
 	job->night.delay_told = true;
 	job->not_before = time_monotonic_us() + RETRY_MS * 1000;
 	launcher->jobs = lappend(launcher->jobs, job);
-	MemoryContextSwitchTo(caller);
 }
 
 static int
@@ -176,34 +168,21 @@ is_running(const Launcher *launcher, const char *database)
 	return false;
 }
 
-/* Returns the milliseconds until a time by time_monotonic_us(), at least 0. */
-static long
-ms_until(int64 time_us)
+/* Returns whether one more worker may be started now. */
+static bool
+may_start(const Launcher *launcher)
 {
-	return (long) Max((time_us - time_monotonic_us() + 999) / 1000, 0);
-}
+	int			n = list_length(launcher->running);
 
-/*
- * Returns the milliseconds until one more worker may be started; -1 if a
- * running worker must end before.
- */
-static long
-time_to_next_start(const Launcher *launcher)
-{
-	if (launcher->running == NIL)
-		return 0;
 	/* the server's other users need workers, too */
-	if (list_length(launcher->running) >= Min(Max(max_worker_processes / 2, 1), MAX_AT_ONCE))
-		return -1;
-	return ms_until(((const Job *) llast(launcher->running))->started_at + ALONE_MS * 1000);
+	return n == 0 || (n < Min(Max(max_worker_processes / 2, 1), MAX_AT_ONCE) &&
+					  ((const Job *) llast(launcher->running))->started_at + ALONE_MS * 1000 <= time_monotonic_us());
 }
 
 static bool
 start_night_worker(Launcher *launcher, Job *job)
 {
-	MemoryContext caller = MemoryContextSwitchTo(launcher->context);
 	BackgroundWorker worker;
-	bool		started;
 
 	/*
 	 * a new number for each try: a slot accepts no report with a lower number
@@ -214,32 +193,34 @@ start_night_worker(Launcher *launcher, Job *job)
 	worker_describe(&worker, "cleanup_night_worker_main", "audio_cleanup worker");
 	memcpy(worker.bgw_extra, &job->night, sizeof(job->night));
 	worker.bgw_notify_pid = MyProcPid;
-	started = RegisterDynamicBackgroundWorker(&worker, &job->worker);
-	if (started)
-	{
-		job->started_at = time_monotonic_us();
-		launcher->running = lappend(launcher->running, job);
-	}
-	MemoryContextSwitchTo(caller);
-	return started;
+	if (!RegisterDynamicBackgroundWorker(&worker, &job->worker))
+		return false;
+	job->started_at = time_monotonic_us();
+	launcher->running = lappend(launcher->running, job);
+	return true;
 }
 
 /*
- * Takes a job whose time has come off the list.  Returns NULL if no job's time
- * has come.
+ * Takes a job whose time has come off the list, and the jobs before it whose
+ * databases are not to be cleaned any more.  Returns NULL if no job's time has
+ * come.
  */
 static Job *
 take_next_job(Launcher *launcher)
 {
 	int64		now = time_monotonic_us();
+	ListCell   *lc;
 
-	foreach_ptr(Job, job, launcher->jobs)
+	foreach(lc, launcher->jobs)
 	{
-		if (job->not_before <= now && !is_running(launcher, job->night.database))
-		{
-			launcher->jobs = list_delete_ptr(launcher->jobs, job);
+		Job		   *job = lfirst(lc);
+
+		if (job->not_before > now || is_running(launcher, job->night.database))
+			continue;
+		launcher->jobs = foreach_delete_current(launcher->jobs, lc);
+		if (settings_is_listed(launcher->schedule->databases, job->night.database))
 			return job;
-		}
+		pfree(job);
 	}
 	return NULL;
 }
@@ -247,7 +228,7 @@ take_next_job(Launcher *launcher)
 static void
 start_next_job(Launcher *launcher)
 {
-	Job		   *job = time_to_next_start(launcher) == 0 ? take_next_job(launcher) : NULL;
+	Job		   *job = may_start(launcher) ? take_next_job(launcher) : NULL;
 	const Job  *before = launcher->running == NIL ? NULL : llast(launcher->running);
 
 	if (job == NULL)
@@ -283,7 +264,6 @@ look_after_workers(Launcher *launcher)
 			continue;
 		launcher->running = foreach_delete_current(launcher->running, lc);
 		pfree(job->worker);
-		job->worker = NULL;
 		if (pg_atomic_read_u64(&busy[job->night.slot]) == job->night.number)
 			delay_job(launcher, job);
 		else
@@ -298,8 +278,8 @@ static void
 show_activity(const Launcher *launcher)
 {
 	const Schedule *schedule = launcher->schedule;
+	const Firing next = timetable_next(schedule, settings_now(schedule));
 	char		activity[128 + NAMEDATALEN];
-	Firing		next;
 
 	if (list_length(launcher->running) > 1)
 		snprintf(activity, sizeof(activity), "cleaning database \"%s\" and %d more",
@@ -310,7 +290,7 @@ show_activity(const Launcher *launcher)
 				 ((Job *) linitial(launcher->running))->night.database);
 	else if (schedule->databases == NIL)
 		snprintf(activity, sizeof(activity), "idle: audio_cleanup.databases is empty");
-	else if (!timetable_next(schedule, settings_now(schedule), &next))
+	else if (TIMESTAMP_IS_NOEND(next.at))
 		snprintf(activity, sizeof(activity), "idle: audio_cleanup.cleanup_schedule_hour is -1");
 	else
 		snprintf(activity, sizeof(activity), "sleeping until %s",
@@ -322,39 +302,17 @@ show_activity(const Launcher *launcher)
 static void
 adopt_firing(Launcher *launcher)
 {
-	launcher->has_firing = timetable_last(launcher->schedule, settings_now(launcher->schedule),
-										  &launcher->firing);
+	launcher->firing = timetable_last(launcher->schedule, settings_now(launcher->schedule));
 }
 
 static void
 load_schedule(Launcher *launcher)
 {
-	MemoryContext context = AllocSetContextCreate(launcher->context, "audio_cleanup schedule",
-												  ALLOCSET_SMALL_SIZES);
-	MemoryContext caller = MemoryContextSwitchTo(context);
+	MemoryContext caller = MemoryContextSwitchTo(AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup schedule",
+																	   ALLOCSET_SMALL_SIZES));
 
 	launcher->schedule = settings_schedule();
-	if (launcher->schedule_context != NULL)
-		MemoryContextDelete(launcher->schedule_context);
-	launcher->schedule_context = context;
 	MemoryContextSwitchTo(caller);
-}
-
-/* Forgets the waiting jobs of databases that were taken off the list. */
-static void
-forget_unlisted(Launcher *launcher)
-{
-	ListCell   *lc;
-
-	foreach(lc, launcher->jobs)
-	{
-		Job		   *job = lfirst(lc);
-
-		if (settings_is_listed(launcher->schedule->databases, job->night.database))
-			continue;
-		launcher->jobs = foreach_delete_current(launcher->jobs, lc);
-		pfree(job);
-	}
 }
 
 /*
@@ -365,49 +323,32 @@ forget_unlisted(Launcher *launcher)
 static void
 reload(Launcher *launcher)
 {
-	Schedule	before = *launcher->schedule;
-	MemoryContext context = launcher->schedule_context;
-	const Schedule *now;
+	Schedule   *before = launcher->schedule;
 	bool		changed;
 
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
-	launcher->schedule_context = NULL;
 	load_schedule(launcher);
-	forget_unlisted(launcher);
-	now = launcher->schedule;
-	changed = now->hour != before.hour || strcmp(now->zone_name, before.zone_name) != 0;
+	changed = launcher->schedule->hour != before->hour ||
+		strcmp(launcher->schedule->zone_name, before->zone_name) != 0;
 	if (changed)
 		adopt_firing(launcher);
-	foreach_ptr(char, database, now->databases)
-		if (changed || !settings_is_listed(before.databases, database))
-		add_job(launcher, database, true, false);
-	MemoryContextDelete(context);
+	add_jobs(launcher, changed ? NIL : before->databases, true, false);
+	MemoryContextDelete(GetMemoryChunkContext(before));
 }
 
 /* Returns the milliseconds until there is something to do; -1 if only a signal can bring work. */
 static long
 time_to_sleep(const Launcher *launcher)
 {
-	TimestampTz schedule_now = settings_now(launcher->schedule);
-	long		ms = -1;
-	long		to_start = time_to_next_start(launcher);
-	Firing		next;
+	TimestampTz now = settings_now(launcher->schedule);
+	TimestampTz next = timetable_next(launcher->schedule, now).at;
 
-	if (launcher->schedule->databases != NIL &&
-		timetable_next(launcher->schedule, schedule_now, &next))
-		ms = Min(RECHECK_MS,
-				 TimestampDifferenceMilliseconds(schedule_now, next.at));
-	if (to_start < 0)
-		return ms;
-	foreach_ptr(const Job, job, launcher->jobs)
-	{
-		long		left = Max(to_start, ms_until(job->not_before));
-
-		if (!is_running(launcher, job->night.database))
-			ms = ms < 0 ? left : Min(ms, left);
-	}
-	return ms;
+	if (launcher->jobs != NIL)
+		return WAITING_MS;
+	if (launcher->schedule->databases == NIL || TIMESTAMP_IS_NOEND(next))
+		return -1;
+	return Min(RECHECK_MS, TimestampDifferenceMilliseconds(now, next));
 }
 
 
@@ -416,8 +357,7 @@ time_to_sleep(const Launcher *launcher)
 static void
 work(Launcher *launcher)
 {
-	Firing		before;
-	bool		had_firing;
+	TimestampTz before;
 
 	/*
 	 * As with the logical replication launcher, exit status 1 makes the
@@ -434,11 +374,10 @@ work(Launcher *launcher)
 	 * if the clock was set back, the schedule has fired before, and fires
 	 * again later
 	 */
-	before = launcher->firing;
-	had_firing = launcher->has_firing;
+	before = launcher->firing.at;
 	adopt_firing(launcher);
-	if (launcher->has_firing && had_firing && launcher->firing.at > before.at)
-		add_jobs(launcher, false);
+	if (launcher->firing.at > before)
+		add_jobs(launcher, NIL, false, false);
 	look_after_workers(launcher);
 	start_next_job(launcher);
 	show_activity(launcher);
@@ -455,9 +394,8 @@ cleanup_launcher_main(Datum unused)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
-	launcher.context = AllocSetContextCreate(TopMemoryContext, "audio_cleanup launcher",
-											 ALLOCSET_DEFAULT_SIZES);
-	MemoryContextSwitchTo(launcher.context);
+	MemoryContextSwitchTo(AllocSetContextCreate(TopMemoryContext, "audio_cleanup launcher",
+												ALLOCSET_DEFAULT_SIZES));
 
 	/*
 	 * a worker of an earlier launcher may still be running with a lower
@@ -466,7 +404,7 @@ cleanup_launcher_main(Datum unused)
 	launcher.last_number = time_monotonic_us();
 	load_schedule(&launcher);
 	adopt_firing(&launcher);
-	add_jobs(&launcher, true);
+	add_jobs(&launcher, NIL, true, true);
 	for (;;)
 	{
 		work(&launcher);

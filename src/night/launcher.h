@@ -23,7 +23,6 @@ typedef struct NightJob
 	uint64		number;			/* number of this try; later tries have higher
 								 * numbers */
 	Firing		firing;			/* the last firing */
-	bool		has_firing;
 	bool		first_look;		/* first look at this database or schedule:
 								 * drain the runs that are not finished, and
 								 * catch up a missed run */

@@ -37,12 +37,11 @@ find_trigger(const Extension *extension, const NightJob *job, int32 *day)
 	const Schedule *schedule = settings_schedule();
 	bool		is_new = job->first_look && !job->server_started;
 	TimestampTz since = timetable_note(extension, schedule, is_new);
-	bool		due = job->has_firing &&
-	!timetable_has_run(extension, job->firing.day);
+	bool		due = !timetable_has_run(extension, job->firing.day);
 
 	/*
 	 * at the first look, a firing was missed only if the schedule was in
-	 * force at that time
+	 * force at that time; at -infinity it was not
 	 */
 	if (job->first_look && due)
 		due = !is_new && since < job->firing.at;

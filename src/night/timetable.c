@@ -58,17 +58,16 @@ firing_of(const Schedule *schedule, DateADT day)
 }
 
 /* Searches back from tomorrow.  If a day was skipped, the search goes back beyond yesterday. */
-bool
-timetable_last(const Schedule *schedule, TimestampTz now, Firing *firing)
+Firing
+timetable_last(const Schedule *schedule, TimestampTz now)
 {
 	DateADT		day = day_at(schedule, now) + 1;
+	Firing		firing = {.at = DT_NOBEGIN};
 
-	if (schedule->hour < 0)
-		return false;
-	while (firing_of(schedule, day).at > now)
-		day--;
-	*firing = firing_of(schedule, day);
-	return true;
+	if (schedule->hour >= 0)
+		while ((firing = firing_of(schedule, day)).at > now)
+			day--;
+	return firing;
 }
 
 /*
@@ -76,16 +75,17 @@ timetable_last(const Schedule *schedule, TimestampTz now, Firing *firing)
  * with midnight.  A day that was skipped has the time of the following day,
  * and the following day counts.
  */
-bool
-timetable_next(const Schedule *schedule, TimestampTz now, Firing *firing)
+Firing
+timetable_next(const Schedule *schedule, TimestampTz now)
 {
 	DateADT		day = day_at(schedule, now) - 1;
+	Firing		firing = {.at = DT_NOEND};
 
 	if (schedule->hour < 0)
-		return false;
-	while (firing_of(schedule, day).at <= now)
+		return firing;
+	while ((firing = firing_of(schedule, day)).at <= now)
 		day++;
-	return timetable_last(schedule, firing_of(schedule, day).at, firing);
+	return timetable_last(schedule, firing.at);
 }
 
 
@@ -148,8 +148,11 @@ timetable_next_run(const Extension *extension)
 
 	if (next.reason != NULL)
 		return next;
-	for (int i = 0; i < MAX_DAYS_AHEAD && !next.is_known && timetable_next(schedule, firing.at, &firing); i++)
+	for (int i = 0; i < MAX_DAYS_AHEAD && !next.is_known; i++)
+	{
+		firing = timetable_next(schedule, firing.at);
 		next.is_known = !timetable_has_run(extension, firing.day);
+	}
 	next.at = firing.at;
 	next.reason = next.is_known ? psprintf("every day at %02d:00", schedule->hour) :
 		"the next days have run already; the clock may have been set back";

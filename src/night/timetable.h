@@ -27,13 +27,13 @@ typedef struct Firing
 } Firing;
 
 /*
- * timetable_last() sets *firing to the last firing of `schedule` that is not
- * after `now`, and timetable_next() sets *firing to the first firing after
- * `now`.  Both functions return false, and do not change *firing, if the
- * schedule has no hour.  Neither function needs SPI or raises an ERROR.
+ * timetable_last() returns the last firing of `schedule` that is not after
+ * `now`, and timetable_next() the first firing after `now`.  If the schedule
+ * has no hour, `at` is -infinity, and infinity.  Neither function needs SPI or
+ * raises an ERROR.
  */
-extern bool timetable_last(const Schedule *schedule, TimestampTz now, Firing *firing);
-extern bool timetable_next(const Schedule *schedule, TimestampTz now, Firing *firing);
+extern Firing timetable_last(const Schedule *schedule, TimestampTz now);
+extern Firing timetable_next(const Schedule *schedule, TimestampTz now);
 
 /*
  * Returns the time since which this database is cleaned by `schedule`.  If

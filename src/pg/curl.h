@@ -108,10 +108,16 @@ libcurl_append(struct curl_slist **list, const char *line)
 	return longer != NULL;
 }
 
-/* Copies `length` bytes of somebody's text as printable ASCII, cut at `size` - 1. */
+/*
+ * Copies `length` bytes of somebody's text, without a line end, as printable
+ * ASCII, cut at `size` - 1: the copy goes into a database of any encoding, and
+ * into a log.
+ */
 static inline void
 libcurl_copy_printable(char *target, size_t size, const char *text, size_t length)
 {
+	while (length > 0 && (text[length - 1] == '\n' || text[length - 1] == '\r'))
+		length--;
 	length = Min(length, size - 1);
 	for (size_t i = 0; i < length; i++)
 		target[i] = text[i] >= 0x20 && text[i] <= 0x7e ? text[i] : '?';

@@ -32,9 +32,13 @@
 
 /* -------------------------------------------------------------------- look --- */
 
-static void
-add_each_brake(JsonBuilder *json, const PlanFindings *found)
+void
+show_add_findings(JsonBuilder *json, const PlanFindings *found)
 {
+	json_add_boolean(json, "surveyed", found->surveyed);
+	json_add_integer(json, "files_seen", found->files_seen);
+	json_add_integer(json, "files_referenced", found->files_referenced);
+	json_add_integer(json, "bytes", found->condemned ? found->condemned->bytes : 0);
 	json_begin_array(json, "brakes");
 	foreach_ptr(const Brake, brake, found->brakes)
 	{
@@ -57,7 +61,6 @@ add_each_brake(JsonBuilder *json, const PlanFindings *found)
 static Jsonb *
 make_outcome(CleanupPlan *plan, void *arg)
 {
-	const PlanFindings *found = plan_findings(plan);
 	JsonBuilder json;
 
 	progress_begin("sql", true, false);
@@ -66,12 +69,8 @@ make_outcome(CleanupPlan *plan, void *arg)
 	plan_advise(plan);
 
 	json_begin(&json);
-	json_add_boolean(&json, "surveyed", found->surveyed);
-	json_add_integer(&json, "files_seen", found->files_seen);
-	json_add_integer(&json, "files_referenced", found->files_referenced);
-	json_add_integer(&json, "bytes", found->condemned ? found->condemned->bytes : 0);
+	show_add_findings(&json, plan_findings(plan));
 	json_add_jsonb(&json, "report", report_status(plan));
-	add_each_brake(&json, found);
 	return json_end(&json);
 }
 

@@ -139,20 +139,13 @@ find_references(const CleanupPlan *plan, ExplainSearch *search)
 	UnregisterSnapshot(snapshot);
 }
 
-/* The state of the file in our own tables. */
-typedef struct Standing
-{
-	const char *hold;			/* who holds the file, and why, or NULL */
-	bool		pending;		/* an earlier run has condemned the file */
-	const char *kept;			/* reason to keep the file for now, or NULL */
-} Standing;
-
 /* Returns why the file is kept; or why it is condemned, and sets *condemned. */
 static const char *
 give_verdict(const CleanupPlan *plan, const ExplainSearch *search, FileResult found,
-			 const FileIdentity *identity, const Standing *standing, bool *condemned)
+			 const FileIdentity *identity, Match *match, bool *condemned)
 {
 	const Settings *settings = settings_of(plan);
+	const char *kept = hold_find(plan_context(plan)->extension, search->path);
 	size_t		len;
 	WalkReason	reason = walk_why_not(plan_findings(plan)->store, search->path, settings->recurse, &len);
 
@@ -172,13 +165,14 @@ give_verdict(const CleanupPlan *plan, const ExplainSearch *search, FileResult fo
 		return "it is not a regular file";
 	if (found.outcome != FILE_OK)
 		return psprintf("%s: %s", found.failure, store_error_text(plan_findings(plan)->store, found.errnum));
-	if (standing->hold != NULL)
-		return standing->hold;
-	*condemned = standing->pending;
-	if (standing->pending)
+	if (kept != NULL)
+		return kept;
+	*condemned = match_is_pending(match, 0);
+	if (*condemned)
 		return "an earlier run has condemned it, and it is still to be dealt with";
-	if (standing->kept != NULL)
-		return standing->kept;
+	kept = match_why_kept(match, 0);
+	if (kept != NULL)
+		return kept;
 	if (!key_is_audio(settings->rules, search->path))
 		return "its extension is not one of audio_cleanup.audio_extensions";
 	if (search->count > search->failed)
@@ -227,10 +221,10 @@ add_newest_backup(JsonBuilder *json, const CleanupPlan *plan, const char *path)
 
 static Jsonb *
 make_explanation(const CleanupPlan *plan, const ExplainSearch *search, FileResult found,
-				 const FileIdentity *identity, const Standing *standing)
+				 const FileIdentity *identity, Match *match)
 {
 	bool		condemned = false;
-	const char *reason = give_verdict(plan, search, found, identity, standing, &condemned);
+	const char *reason = give_verdict(plan, search, found, identity, match, &condemned);
 	JsonBuilder json;
 
 	json_begin(&json);
@@ -265,8 +259,8 @@ explain(CleanupPlan *plan, void *arg)
 	ExplainSearch search = {.rules = settings->rules,.context = CurrentMemoryContext};
 	FileIdentity identity;
 	FileResult	found;
-	Standing	standing;
 	Match	   *match;
+	Jsonb	   *explanation;
 	int			limit;
 
 	search.path = location_relative(settings, arg);
@@ -284,14 +278,12 @@ explain(CleanupPlan *plan, void *arg)
 	lock_end_limit(limit);
 	found = store_identify(plan_findings(plan)->store, search.path, &identity);
 	/* the state of the file by a match of this one file, as a run does */
-	standing.hold = hold_find(plan_context(plan)->extension, search.path);
 	match = match_begin(settings, plan_findings(plan)->claim->uuid);
 	match_add(match, search.path);
 	match_run(match, plan_context(plan)->extension, NIL, MATCH_PROTECT, 0, false);
-	standing.pending = match_is_pending(match, 0);
-	standing.kept = match_why_kept(match, 0);
+	explanation = make_explanation(plan, &search, found, &identity, match);
 	match_end(match);
-	return make_explanation(plan, &search, found, &identity, &standing);
+	return explanation;
 }
 
 Jsonb *

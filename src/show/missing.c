@@ -42,6 +42,25 @@
 #define OWN_FAMILIES	(KEY_PATH | KEY_TAIL)
 #define AUDIO_FAMILIES	(OWN_FAMILIES | KEY_STEM | KEY_STEM_TAIL)
 
+/* The rows that find_differences() joins. */
+enum
+{
+	REFERENCES, REFERENCE_KEYS, FILE_KEYS, STORES
+};
+
+static const struct
+{
+	const char *name;
+	int			n_columns;
+	SqlColumn	columns[5];
+}			stores[STORES] = {
+
+	/* shown: NULL: the value */
+	{"cleanup_references", 5, {{"id", INT8OID}, {"source", TEXTOID}, {"status", TEXTOID}, {"value", TEXTOID}, {"shown", TEXTOID}}},
+	{"cleanup_reference_keys", 2, {{"key", INT8OID}, {"id", INT8OID}}},
+	{"cleanup_file_keys", 1, {{"key", INT8OID}}}
+};
+
 typedef struct MissingSearch
 {
 	Tuplestorestate *result;
@@ -52,13 +71,9 @@ typedef struct MissingSearch
 	KeyScope	scope;
 	int64		n;				/* number of references */
 	int64		id;				/* the reference whose keys are being made */
-	Tuplestorestate *references;	/* id, source, status, value, what is
-									 * shown (NULL: the value) */
-	Tuplestorestate *reference_keys;	/* id, key */
-	Tuplestorestate *file_keys; /* key */
-	TupleDesc	references_desc;
-	TupleDesc	reference_keys_desc;
-	TupleDesc	file_keys_desc;
+	int			keys_to;		/* the one of `rows` that gets keys */
+	Tuplestorestate *rows[STORES];
+	TupleDesc	descs[STORES];
 	const bool *may_show;		/* for each column of the source that is being
 								 * read, whether the caller may read it */
 } MissingSearch;
@@ -112,7 +127,7 @@ add_reference(MissingSearch *search, const SourceRow *row, const char *value, si
 	values[2] = row->session ? CStringGetTextDatum(row->session) : (Datum) 0;
 	values[3] = PointerGetDatum(cstring_to_text_with_len(value, (int) len));
 	values[4] = may_show ? (Datum) 0 : CStringGetTextDatum(name_alone(search, value, len));
-	tuplestore_putvalues(search->references, search->references_desc, values, nulls);
+	tuplestore_putvalues(search->rows[REFERENCES], search->descs[REFERENCES], values, nulls);
 }
 
 static bool
@@ -145,15 +160,13 @@ read_sources(MissingSearch *search)
 }
 
 static void
-write_reference_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
+write_key(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
 {
 	MissingSearch *search = arg;
-	Datum		values[2];
-	bool		nulls[2] = {false, false};
+	Datum		values[] = {Int64GetDatum((int64) key), Int64GetDatum(search->id)};
+	bool		nulls[] = {false, false};
 
-	values[0] = Int64GetDatum(search->id);
-	values[1] = Int64GetDatum((int64) key);
-	tuplestore_putvalues(search->reference_keys, search->reference_keys_desc, values, nulls);
+	tuplestore_putvalues(search->rows[search->keys_to], search->descs[search->keys_to], values, nulls);
 }
 
 /*
@@ -163,10 +176,11 @@ write_reference_key(KeyFamily family, uint64 key, const char *text, size_t len, 
 static void
 write_reference_keys(MissingSearch *search)
 {
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(search->references_desc, &TTSOpsMinimalTuple);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(search->descs[REFERENCES], &TTSOpsMinimalTuple);
 
-	tuplestore_rescan(search->references);
-	while (tuplestore_gettupleslot(search->references, true, false, slot))
+	search->keys_to = REFERENCE_KEYS;
+	tuplestore_rescan(search->rows[REFERENCES]);
+	while (tuplestore_gettupleslot(search->rows[REFERENCES], true, false, slot))
 	{
 		bool		isnull;
 		text	   *value = DatumGetTextPP(slot_getattr(slot, 4, &isnull));
@@ -174,23 +188,13 @@ write_reference_keys(MissingSearch *search)
 		progress_tick();
 		search->id = DatumGetInt64(slot_getattr(slot, 1, &isnull));
 		key_of_reference(search->rules, &search->scope, VARDATA_ANY(value),
-						 VARSIZE_ANY_EXHDR(value), write_reference_key, search);
+						 VARSIZE_ANY_EXHDR(value), write_key, search);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 }
 
 
 /* ------------------------------------------------------------------- files --- */
-
-static void
-write_key_of_file(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
-{
-	MissingSearch *search = arg;
-	Datum		value = Int64GetDatum((int64) key);
-	bool		isnull = false;
-
-	tuplestore_putvalues(search->file_keys, search->file_keys_desc, &value, &isnull);
-}
 
 static void
 look_at_file(const char *path, void *arg)
@@ -200,7 +204,7 @@ look_at_file(const char *path, void *arg)
 	key_widen_scope(search->rules, path, &search->scope);
 	key_of_file(search->rules, path,
 				key_is_audio(search->rules, path) ? AUDIO_FAMILIES : OWN_FAMILIES,
-				write_key_of_file, search);
+				write_key, search);
 }
 
 
@@ -253,15 +257,12 @@ put_result(const MissingSearch *search, int n)
 {
 	for (int row = 0; row < n; row++)
 	{
-		Datum		values[5];
-		bool		nulls[5];
+		Datum		values[] = {
+			sql_value(row, 1), sql_value(row, 2), sql_value(row, 3), sql_value(row, 4),
+			explain_examples(search, sql_value(row, 5))
+		};
+		bool		nulls[] = {false, sql_is_null(row, 2), false, false, false};
 
-		for (int column = 0; column < 5; column++)
-		{
-			values[column] = sql_value(row, column + 1);
-			nulls[column] = sql_is_null(row, column + 1);
-		}
-		values[4] = explain_examples(search, values[4]);
 		tuplestore_putvalues(search->result, search->result_desc, values, nulls);
 	}
 }
@@ -269,9 +270,8 @@ put_result(const MissingSearch *search, int n)
 static void
 find_differences(MissingSearch *search)
 {
-	sql_show_tuplestore("cleanup_references", search->references, search->references_desc);
-	sql_show_tuplestore("cleanup_reference_keys", search->reference_keys, search->reference_keys_desc);
-	sql_show_tuplestore("cleanup_file_keys", search->file_keys, search->file_keys_desc);
+	for (int i = 0; i < STORES; i++)
+		sql_show_tuplestore(stores[i].name, search->rows[i], search->descs[i]);
 	put_result(search, owner_query_by_hash(search->context->extension,
 										   SQL_ARGS(SQL_INT4(EXAMPLES), SQL_INT4(EXAMPLE_LENGTH)),
 										   "SELECT m.source, m.status, count(*), count(*) FILTER (WHERE m.missing),"
@@ -285,20 +285,16 @@ find_differences(MissingSearch *search)
 										   "   ON t.id = r.id) j) m"
 										   " GROUP BY m.source, m.status"
 										   " ORDER BY m.source COLLATE \"C\", m.status COLLATE \"C\""));
-	sql_hide_tuplestore("cleanup_references");
-	sql_hide_tuplestore("cleanup_reference_keys");
-	sql_hide_tuplestore("cleanup_file_keys");
+	for (int i = 0; i < STORES; i++)
+	{
+		sql_hide_tuplestore(stores[i].name);
+		tuplestore_end(search->rows[i]);
+	}
 }
 
 static void
 begin_search(MissingSearch *search, const CleanupPlan *plan)
 {
-	static const SqlColumn references[] = {
-		{"id", INT8OID}, {"source", TEXTOID}, {"status", TEXTOID}, {"value", TEXTOID}, {"shown", TEXTOID}
-	};
-	static const SqlColumn reference_keys[] = {{"id", INT8OID}, {"key", INT8OID}};
-	static const SqlColumn file_keys[] = {{"key", INT8OID}};
-
 	search->context = plan_context(plan);
 	search->store = plan_findings(plan)->store;
 	search->rules = search->context->settings->rules;
@@ -309,13 +305,12 @@ begin_search(MissingSearch *search, const CleanupPlan *plan)
 	 * themselves
 	 */
 	search->scope.keys_expected = SIZE_MAX;
-	search->references = tuplestore_begin_heap(true, false, work_mem);
-	search->reference_keys = tuplestore_begin_heap(true, false, work_mem);
-	search->file_keys = tuplestore_begin_heap(true, false, work_mem);
-
-	search->references_desc = sql_row_desc(lengthof(references), references);
-	search->reference_keys_desc = sql_row_desc(lengthof(reference_keys), reference_keys);
-	search->file_keys_desc = sql_row_desc(lengthof(file_keys), file_keys);
+	for (int i = 0; i < STORES; i++)
+	{
+		search->rows[i] = tuplestore_begin_heap(true, false, work_mem);
+		search->descs[i] = sql_row_desc(stores[i].n_columns, stores[i].columns);
+	}
+	search->keys_to = FILE_KEYS;
 }
 
 static Jsonb *
@@ -333,9 +328,6 @@ find_missing(CleanupPlan *plan, void *arg)
 	plan_walk(plan, look_at_file, search);
 	write_reference_keys(search);
 	find_differences(search);
-	tuplestore_end(search->references);
-	tuplestore_end(search->reference_keys);
-	tuplestore_end(search->file_keys);
 	lock_end_limit(limit);
 	return NULL;
 }

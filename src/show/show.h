@@ -19,7 +19,16 @@
 #include "utils/jsonb.h"
 #include "utils/tuplestore.h"
 
+#include "src/plan/plan.h"
+#include "src/text/json_build.h"
+
 /* ---------------------------------------------------------------- dashboard --- */
+
+/*
+ * Adds what a plan has found to the object that an SQL function turns into
+ * words: whether there was a survey, its figures, and the brakes.
+ */
+extern void show_add_findings(JsonBuilder *json, const PlanFindings *found);
 
 /*
  * Returns one self-contained page of HTML in ASCII, allocated in the current
