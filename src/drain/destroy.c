@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "lib/integerset.h"
 #include "miscadmin.h"
 
 #include "src/drain/private.h"
@@ -277,21 +278,41 @@ destroy_files(Drain *drain, LedgerFile *files, int n)
 }
 
 /*
+ * Returns the rows of the next doomed files, at most `limit`, and sets *n to
+ * their number.  Between two steps a doomed file may have been restored: the
+ * rows that are due do not have such a file.
+ */
+static LedgerFile *
+read_doomed(Drain *drain, int limit, int *n)
+{
+	LedgerFile *files;
+	int			read;
+
+	do
+	{
+		files = ledger_files(drain->context.extension, drain->run_id, LEDGER_DUE, drain->destroyed_up_to, limit, &read);
+		*n = 0;
+		for (int i = 0; i < read; i++)
+			if (intset_is_member(drain->doomed, (uint64) files[i].file_id))
+				files[(*n)++] = files[i];
+		if (*n == 0)
+			drain->destroyed_up_to = read > 0 ? files[read - 1].file_id : drain->doomed_up_to;
+	} while (*n == 0 && drain->destroyed_up_to < drain->doomed_up_to);
+	return files;
+}
+
+/*
  * Destroys as many of the doomed files as the pace allows.  Returns the number
- * of files dealt with.  Between two steps a doomed file may have been
- * restored: ledger_pick() does not return such a file.
+ * of files dealt with.
  */
 static int
 destroy_doomed(Drain *drain, int limit)
 {
-	int			most = drain_next_doomed(drain, Min(Min(limit, drain->read_ahead), pace_portion(&drain->pace)));
 	LedgerFile *files;
 	int			good = look_seconds(drain) * (drain->pace.files_per_second > 0 ? 2 : 1);
 	int			n;
-	int			done;
-	int			passed = 0;
 
-	if (most == 0)
+	if (drain->destroyed_up_to >= drain->doomed_up_to)
 		return 0;
 
 	/*
@@ -300,20 +321,19 @@ destroy_doomed(Drain *drain, int limit)
 	 */
 	if (time_monotonic_us() - drain->looked_at > good * USECS_PER_SEC || !lock_against_holds(drain->context.extension))
 	{
-		drain->looked_at_up_to = Min(drain->looked_at_up_to, drain->next[0] - 1);
-		drain_forget_doomed(drain);
+		drain->looked_at_up_to = Min(drain->looked_at_up_to, drain->destroyed_up_to);
+		drain->doomed_up_to = 0;
 		return 0;
 	}
-	files = ledger_pick(drain->context.extension, drain->run_id, LEDGER_DUE, drain->next, most, &n);
+	files = read_doomed(drain, Min(Min(limit, drain->read_ahead), pace_portion(&drain->pace)), &n);
 	if (!store_acts_at_commit(drain->store))
 		lock_let_holds(drain->context.extension);
-	done = destroy_files(drain, files, n);
-	while (passed < most && (done == n || drain->next[passed] < files[done].file_id))
-		passed++;
-	drain_pass_doomed(drain, passed);
+	n = destroy_files(drain, files, n);
+	if (n > 0)
+		drain->destroyed_up_to = files[n - 1].file_id;
 	/* a little more than one step can destroy */
-	drain->read_ahead = Max(passed + passed / 2, READ_AHEAD);
-	return passed;
+	drain->read_ahead = Max(n + n / 2, READ_AHEAD);
+	return n;
 }
 
 /*

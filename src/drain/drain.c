@@ -362,7 +362,7 @@ drain_make(const Extension *extension, const LedgerWork *work, bool at_commit)
 	drain->run_id = work->run_id;
 	drain->run_claim = work->claim;
 	drain->looked = work->looked;
-	drain->read_ahead = DRAIN_NEXT;
+	drain->read_ahead = DRAIN_READ;
 	drain->together = DRAIN_TOGETHER;
 	drain->at_commit = at_commit;
 	drain->pace = pace_begin(drain->context.settings);
@@ -385,7 +385,6 @@ drain_end(Drain *drain)
 {
 	store_close(drain->store);
 	drain->store = NULL;
-	drain_forget_doomed(drain);
 }
 
 
