@@ -181,14 +181,7 @@ void
 drain_do_at_commit(Drain *drain, AtCommitAction action, const char *path, const char *as,
 				   const FileIdentity *identity)
 {
-	if (drain->batches[action] == NULL)
-	{
-		MemoryContext caller = MemoryContextSwitchTo(drain->memory);
-
-		drain->batches[action] = at_commit_begin(&drain->place, drain->run_id, action);
-		MemoryContextSwitchTo(caller);
-	}
-	at_commit_add(drain->batches[action], path, as, identity);
+	at_commit_add(&drain->place, drain->run_id, action, path, as, identity);
 }
 
 bool
@@ -489,9 +482,6 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 			/* the rest is for the worker, which can sleep */
 			n = Max(n, drain_destroy_step(drain, Min(limit, pace_portion(&drain->pace))));
 			finish_run(drain);
-			for (int i = 0; i < AT_COMMIT_ACTIONS; i++)
-				if (drain->batches[i] != NULL)
-					at_commit_end(drain->batches[i]);
 			store_tidy(drain->store, drain->run_id);
 		}
 	}

@@ -35,7 +35,6 @@ struct Drain
 								 * ours; 0: the directory was always ours */
 	bool		at_commit;		/* the drain is in the transaction of a
 								 * caller: only its commit touches files */
-	Batch	   *batches[AT_COMMIT_ACTIONS]; /* work for that commit */
 	bool		put_off;		/* files wait for a writer to end */
 	char	   *warned_of;		/* folder and reason of the last file that
 								 * failed */
