@@ -296,13 +296,16 @@ check_claim(Drain *drain)
 	return claim->brake;
 }
 
-static void
-say_unfinished(int64 run_id, const Brake *brake)
+/* Returns whether there is no brake that keeps the run from being drained now; else a WARNING says so. */
+static bool
+may_go_on(const Drain *drain, const Brake *brake)
 {
-	ereport(WARNING,
-			(errcode(brake->sqlstate),
-			 errmsg("run %lld is left unfinished", (long long) run_id),
-			 errdetail_internal("%s", brake_text(brake))));
+	if (brake != NULL)
+		ereport(WARNING,
+				(errcode(brake->sqlstate),
+				 errmsg("run %lld is left unfinished", (long long) drain->run_id),
+				 errdetail_internal("%s", brake_text(brake))));
+	return brake == NULL;
 }
 
 /*
@@ -321,9 +324,7 @@ lock_directory(Drain *drain)
 		drain->put_off = true;
 	else
 		brake = check_claim(drain);
-	if (brake != NULL)
-		say_unfinished(drain->run_id, brake);
-	return brake == NULL;
+	return may_go_on(drain, brake);
 }
 
 Brake *
@@ -360,17 +361,6 @@ drain_make(const Extension *extension, const LedgerWork *work, bool at_commit)
 	drain->at_commit = at_commit;
 	drain->pace = pace_begin(drain->context.settings);
 	return drain;
-}
-
-/* Opens the directory.  Returns false, with a WARNING, if the run cannot be drained now. */
-static bool
-begin_drain(Drain *drain)
-{
-	Brake	   *brake = drain_open(drain);
-
-	if (brake != NULL)
-		say_unfinished(drain->run_id, brake);
-	return brake == NULL;
 }
 
 void
@@ -443,7 +433,7 @@ drain_run(const Extension *extension, const LedgerWork *work, const Pace *pace, 
 		drain->pace = *pace;
 	PG_TRY();
 	{
-		bool		begun = begin_drain(drain);
+		bool		begun = may_go_on(drain, drain_open(drain));
 
 		do
 		{
@@ -475,7 +465,7 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 		 * files are destroyed when the commit that records them as trashed is
 		 * durable; work that the commit cannot do is left to the worker
 		 */
-		if (begin_drain(drain) && store_acts_at_commit(drain->store) && lock_directory(drain))
+		if (may_go_on(drain, drain_open(drain)) && store_acts_at_commit(drain->store) && lock_directory(drain))
 		{
 			n = drain_restore_step(drain, limit);
 			n = Max(n, drain_capture_step(drain, limit));
