@@ -429,6 +429,14 @@ drain_run(const Extension *extension, const LedgerWork *work, const Pace *pace, 
 	int64		began;
 	bool		more;
 
+	if (work->files == 0)
+	{
+		/* a run that has condemned no file needs no directory */
+		if (finish)
+			drain_finish_run(extension, work->run_id);
+		transactions->commit(transactions->arg);
+		return false;
+	}
 	if (pace != NULL)
 		drain->pace = *pace;
 	PG_TRY();
