@@ -18,7 +18,6 @@
 #include "miscadmin.h"
 
 #include "src/ledger/ledger.h"
-#include "src/pg/role.h"
 #include "src/pg/sql.h"
 
 /*

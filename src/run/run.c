@@ -72,14 +72,12 @@ run_condemn_uploads(const CleanupPlan *plan, int64 run_id)
 {
 	const PlanFindings *found = plan_findings(plan);
 
-	if (found->old_uploads == NIL)
-		return 0;
-
 	/*
 	 * another process acts on the decision after the commit, so the decision
 	 * must be final
 	 */
-	ForceSyncCommit();
+	if (found->old_uploads != NIL)
+		ForceSyncCommit();
 	return ledger_add_uploads(plan_context(plan)->extension, run_id, found->claim->uuid, found->old_uploads);
 }
 
