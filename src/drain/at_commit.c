@@ -4,12 +4,11 @@
  *	  Work on files that the commit of the current transaction does.
  *
  * A transaction that has condemned files keeps their names and identities in
- * memory, in Batches: one for each run, place and action.  ROLLBACK forgets the
- * Batches.  At XACT_EVENT_COMMIT the
- * commit record is on disk (ForceSyncCommit), and the callback renames the
- * files into the trash.  The callback may do system calls and nothing else: an
- * ERROR there is a PANIC.  The callback reports nothing; the next drain finds
- * out where the files are.
+ * memory, in Batches: one for each run, place and action.  ROLLBACK forgets
+ * the Batches.  At XACT_EVENT_COMMIT the commit record is on disk
+ * (ForceSyncCommit), and the callback renames the files into the trash.  The
+ * callback may do system calls and nothing else: an ERROR there is a PANIC.
+ * The callback reports nothing; the next drain finds out where the files are.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *

@@ -278,39 +278,19 @@ destroy_files(Drain *drain, LedgerFile *files, int n)
 }
 
 /*
- * Returns the rows of the next doomed files, at most `limit`, and sets *n to
- * their number.  Between two steps a doomed file may have been restored: the
- * rows that are due do not have such a file.
- */
-static LedgerFile *
-read_doomed(Drain *drain, int limit, int *n)
-{
-	LedgerFile *files;
-	int			read;
-
-	do
-	{
-		files = ledger_files(drain->context.extension, drain->run_id, LEDGER_DUE, drain->destroyed_up_to, limit, &read);
-		*n = 0;
-		for (int i = 0; i < read; i++)
-			if (intset_is_member(drain->doomed, (uint64) files[i].file_id))
-				files[(*n)++] = files[i];
-		if (*n == 0)
-			drain->destroyed_up_to = read > 0 ? files[read - 1].file_id : drain->doomed_up_to;
-	} while (*n == 0 && drain->destroyed_up_to < drain->doomed_up_to);
-	return files;
-}
-
-/*
- * Destroys as many of the doomed files as the pace allows.  Returns the number
- * of files dealt with.
+ * Destroys as many of the doomed files as the pace allows.  Returns 0 if there
+ * are no more.  Between two steps a doomed file may have been restored: it is
+ * not among the rows that are due.
  */
 static int
 destroy_doomed(Drain *drain, int limit)
 {
 	LedgerFile *files;
 	int			good = look_seconds(drain) * (drain->pace.files_per_second > 0 ? 2 : 1);
-	int			n;
+	int64		last;
+	int			read;
+	int			n = 0;
+	int			done;
 
 	if (drain->destroyed_up_to >= drain->doomed_up_to)
 		return 0;
@@ -325,15 +305,22 @@ destroy_doomed(Drain *drain, int limit)
 		drain->doomed_up_to = 0;
 		return 0;
 	}
-	files = read_doomed(drain, Min(Min(limit, drain->read_ahead), pace_portion(&drain->pace)), &n);
+	files = ledger_files(drain->context.extension, drain->run_id, LEDGER_DUE, drain->destroyed_up_to,
+						 Min(Min(limit, drain->read_ahead), pace_portion(&drain->pace)), &read);
 	if (!store_acts_at_commit(drain->store))
 		lock_let_holds(drain->context.extension);
-	n = destroy_files(drain, files, n);
-	if (n > 0)
-		drain->destroyed_up_to = files[n - 1].file_id;
+	last = read > 0 ? files[read - 1].file_id : drain->doomed_up_to;
+	for (int i = 0; i < read; i++)
+		if (intset_is_member(drain->doomed, (uint64) files[i].file_id))
+			files[n++] = files[i];
+	done = destroy_files(drain, files, n);
+	if (done == n)
+		drain->destroyed_up_to = last;
+	else if (done > 0)
+		drain->destroyed_up_to = files[done - 1].file_id;
 	/* a little more than one step can destroy */
-	drain->read_ahead = Max(n + n / 2, READ_AHEAD);
-	return n;
+	drain->read_ahead = Max(done + done / 2, READ_AHEAD);
+	return read;
 }
 
 /*
