@@ -130,7 +130,7 @@ begin_group(Drain *drain, LedgerFile *files, int n)
 	{
 		if (store_locate(drain->store, drain->run_id, files[i].path, &files[i].identity,
 						 false, &errnum) == PLACE_TRASH)
-			drain_do_at_commit(drain, AT_COMMIT_DESTROY, files[i].path, NULL, &files[i].identity);
+			at_commit_add(&drain->place, drain->run_id, AT_COMMIT_DESTROY, files[i].path, NULL, &files[i].identity);
 		else
 			drain_settle_missing(drain, &files[i]);
 	}

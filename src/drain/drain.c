@@ -177,13 +177,6 @@ drain_record(Drain *drain, const LedgerFile *files, int n)
 	}
 }
 
-void
-drain_do_at_commit(Drain *drain, AtCommitAction action, const char *path, const char *as,
-				   const FileIdentity *identity)
-{
-	at_commit_add(&drain->place, drain->run_id, action, path, as, identity);
-}
-
 bool
 drain_is_found_at(const Drain *drain, const char *path, const LedgerFile *file)
 {
@@ -247,7 +240,7 @@ finish_run(Drain *drain)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (drain->at_commit)
-			drain_do_at_commit(drain, AT_COMMIT_REMOVE_FOLDERS, folder, NULL, &none);
+			at_commit_add(&drain->place, drain->run_id, AT_COMMIT_REMOVE_FOLDERS, folder, NULL, &none);
 		else
 			(void) store_remove_folders(drain->store, folder);
 	}

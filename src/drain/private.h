@@ -122,13 +122,6 @@ extern void drain_make_durable(Drain *drain);
 extern void drain_record(Drain *drain, const LedgerFile *files, int n);
 
 /*
- * Leaves this work on the file `path` to the commit of the caller's transaction.
- * `as` is the name under which the file is put back, or NULL.
- */
-extern void drain_do_at_commit(Drain *drain, AtCommitAction action, const char *path, const char *as,
-							   const FileIdentity *identity);
-
-/*
  * Destroys `n` captured files, and sets their states.  In the transaction of a
  * caller, the commit unlinks the files.
  */
