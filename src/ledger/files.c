@@ -121,12 +121,12 @@ read_files(const Extension *extension, int n_parameters, const SqlParameter *par
 {
 	LedgerFile *files;
 
-	*n = owner_query(extension, n_parameters, parameters,
-					 psprintf("SELECT f.file_id, f.file, f.inode, f.size, f.mtime_ns, f.ctime_ns, f.btime_ns, f.condemned_at,"
-							  " f.source, f.session_id, f.error, f.restore_as, f.state = 'pending' OR f.due_at <= clock_timestamp(),"
-							  " f.due_at > f.condemned_at, f.space, " IS_TRASHED " OR f.state = 'restoring',"
-							  " f.file IN (SELECT h.file FROM @extschema@.cleanup_holds h), f.upload_id"
-							  " FROM @extschema@.cleanup_files f WHERE f.run_id = $1 AND %s AND %s", conditions[kind], which));
+	*n = owner_query_in_order(extension, n_parameters, parameters,
+							  psprintf("SELECT f.file_id, f.file, f.inode, f.size, f.mtime_ns, f.ctime_ns, f.btime_ns, f.condemned_at,"
+									   " f.source, f.session_id, f.error, f.restore_as, f.state = 'pending' OR f.due_at <= clock_timestamp(),"
+									   " f.due_at > f.condemned_at, f.space, " IS_TRASHED " OR f.state = 'restoring',"
+									   " f.file IN (SELECT h.file FROM @extschema@.cleanup_holds h), f.upload_id"
+									   " FROM @extschema@.cleanup_files f WHERE f.run_id = $1 AND %s AND %s", conditions[kind], which));
 	files = MemoryContextAllocExtended(CurrentMemoryContext, sizeof(LedgerFile) * Max(*n, 1),
 									   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (int i = 0; i < *n; i++)
