@@ -266,10 +266,9 @@ check_place(const Subject *subject, const char *path, char real[PATH_MAX], struc
 Place
 location_place(const Settings *settings, const char *backup_owner)
 {
-	return (Place)
-	{
-		settings->upload_dir, settings->backup_dir, backup_owner
-	};
+	Place		place = {settings->upload_dir, settings->backup_dir, backup_owner};
+
+	return place;
 }
 
 Place
