@@ -4,11 +4,11 @@
  *	  Work on files that the commit of the current transaction does.
  *
  * A transaction that has condemned files keeps their names and identities in
- * memory, in Batches.  ROLLBACK forgets the Batches.  At XACT_EVENT_COMMIT the
- * commit record is on disk (ForceSyncCommit), and the callback renames the
- * files into the trash.  The callback may do system calls and nothing else: an
- * ERROR there is a PANIC.  The callback reports nothing; the next drain finds
- * out where the files are.
+ * memory, in Batches: one for each run, place and action.  ROLLBACK forgets
+ * the Batches.  At XACT_EVENT_COMMIT the commit record is on disk
+ * (ForceSyncCommit), and the callback renames the files into the trash.  The
+ * callback may do system calls and nothing else: an ERROR there is a PANIC.
+ * The callback reports nothing; the next drain finds out where the files are.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -27,21 +27,6 @@
 #include "src/pg/worker.h"
 #include "src/store/claim_file.h"
 
-/*
- * An open upload directory with its trash, for all batches in that directory:
- * the descriptors are needed only once.
- */
-typedef struct OpenPlace
-{
-	struct OpenPlace *next;
-	MemoryContext context;		/* has the memory of the place; below
-								 * TopMemoryContext */
-	MemoryContextCallback callback;
-	int			references;		/* number of batches */
-	Place		place;
-	FileStore  *store;
-} OpenPlace;
-
 typedef struct BatchFile
 {
 	const char *path;
@@ -50,19 +35,19 @@ typedef struct BatchFile
 } BatchFile;
 
 /* The work on the files of one run at commit. */
-struct Batch
+typedef struct Batch
 {
 	AtEnd		end;
 	MemoryContext context;		/* has the memory of the batch; below
-								 * TopMemoryContext after at_commit_end() */
+								 * TopMemoryContext */
 	Oid			extension;
 	AtCommitAction action;
 	int64		run_id;
-	OpenPlace  *place;			/* NULL only while the batch is made */
-	int			n;
-	int			room;
-	BatchFile  *files;
-};
+	Place		place;
+	FileStore  *store;			/* the place, open with its trash */
+	bool		shares_store;	/* the store belongs to an earlier batch */
+	List	   *files;			/* of BatchFile */
+} Batch;
 
 static void forget_orphaned_batches(void);
 static void carry_out_batches(void);
@@ -75,8 +60,6 @@ static AtEndList batches = {
 };
 static AtEndList workers = {.before_commit = at_commit_start_worker_now};
 static AtEnd worker;			/* the only entry of `workers` */
-static OpenPlace *places = NULL;	/* places of all batches, also of
-									 * unfinished batches */
 
 #define foreach_batch(iter) dlist_foreach(iter, &batches.entries)
 #define batch_of(iter) dlist_container(Batch, end.node, (iter).cur)
@@ -84,132 +67,117 @@ static OpenPlace *places = NULL;	/* places of all batches, also of
 
 /* ----------------------------------------------------------------- batches --- */
 
-static OpenPlace *
-find_place(const Place *wanted)
+static bool
+is_same_place(const Place *a, const Place *b)
 {
-	const char *owner = wanted->backup_owner ? wanted->backup_owner : "";
-	OpenPlace  *place;
-
-	for (place = places; place != NULL; place = place->next)
-		if (strcmp(place->place.upload_dir, wanted->upload_dir) == 0 &&
-			strcmp(place->place.backup_dir, wanted->backup_dir) == 0 &&
-			strcmp(place->place.backup_owner ? place->place.backup_owner : "", owner) == 0)
-			break;
-	return place;
+	return strcmp(a->upload_dir, b->upload_dir) == 0 && strcmp(a->backup_dir, b->backup_dir) == 0 &&
+		strcmp(a->backup_owner ? a->backup_owner : "", b->backup_owner ? b->backup_owner : "") == 0;
 }
 
-/* Commit-safe.  Ends a place with its memory context. */
+/* Commit-safe.  Ends a batch with its memory context. */
 static void
-close_place(void *arg)
-{
-	OpenPlace  *place = arg;
-	OpenPlace **link = &places;
-
-	while (*link != NULL && *link != place)
-		link = &(*link)->next;
-	if (*link != NULL)
-		*link = place->next;
-	store_close(place->store);
-}
-
-/* Opens a place.  A failure is an ERROR: then the caller's memory context ends the place. */
-static OpenPlace *
-open_place(const Place *wanted)
-{
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup place",
-												  ALLOCSET_SMALL_SIZES);
-	MemoryContext caller = MemoryContextSwitchTo(context);
-	OpenPlace  *place = palloc0(sizeof(OpenPlace));
-	Brake	   *brake;
-
-	place->context = context;
-	place->callback.func = close_place;
-	place->callback.arg = place;
-	MemoryContextRegisterResetCallback(context, &place->callback);
-	place->place.upload_dir = pstrdup(wanted->upload_dir);
-	place->place.backup_dir = pstrdup(wanted->backup_dir);
-	place->place.backup_owner = wanted->backup_owner ? pstrdup(wanted->backup_owner) : NULL;
-	brake = location_open(wanted->upload_dir, &place->store);
-	if (brake == NULL)
-		brake = location_set_backup_dir(place->store, wanted);
-	MemoryContextSwitchTo(caller);
-	brake_raise_if(brake);
-	MemoryContextSetParent(context, TopMemoryContext);
-	place->next = places;
-	places = place;
-	return place;
-}
-
-/* Commit-safe. */
-static void
-leave_place(void *arg)
+close_store(void *arg)
 {
 	Batch	   *batch = arg;
 
-	if (batch->place != NULL && --batch->place->references == 0)
-		MemoryContextDelete(batch->place->context);
-	batch->place = NULL;
+	if (!batch->shares_store)
+		store_close(batch->store);
 }
 
 /*
- * A batch is in the list only after at_commit_end().  An ERROR before that leaves
- * only the context of the batch, which is deleted with the caller's context.
+ * Opens the place of the batch, or takes the store of an earlier batch: of
+ * many runs in one place the descriptors are needed only once.  The earlier
+ * batch belongs to the same subtransaction or to one around it, so that no
+ * rollback forgets the earlier batch alone.
  */
-Batch *
-at_commit_begin(const Place *place, int64 run_id, AtCommitAction action)
+static void
+open_store(Batch *batch)
+{
+	Brake	   *brake;
+	dlist_iter	iter;
+
+	foreach_batch(iter)
+	{
+		if (batch_of(iter)->extension != batch->extension || !is_same_place(&batch_of(iter)->place, &batch->place))
+			continue;
+		batch->shares_store = true;
+		batch->store = batch_of(iter)->store;
+		return;
+	}
+	brake = location_open(batch->place.upload_dir, &batch->store);
+	if (brake == NULL)
+		brake = location_set_backup_dir(batch->store, &batch->place);
+	brake_raise_if(brake);
+}
+
+/* Begins a batch.  An ERROR leaves only its context, which is deleted with the caller's context. */
+static Batch *
+begin_batch(const Place *place, int64 run_id, AtCommitAction action)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup batch",
 												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContextCallback *callback = MemoryContextAllocZero(context, sizeof(MemoryContextCallback));
-	Batch	   *batch = MemoryContextAllocZero(context, sizeof(Batch));
-	OpenPlace  *open;
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	MemoryContextCallback *callback = palloc0(sizeof(MemoryContextCallback));
+	Batch	   *batch = palloc0(sizeof(Batch));
 
-	callback->func = leave_place;
+	callback->func = close_store;
 	callback->arg = batch;
 	MemoryContextRegisterResetCallback(context, callback);
 	batch->context = context;
 	batch->extension = get_extension_oid(EXTENSION_NAME, false);
 	batch->action = action;
 	batch->run_id = run_id;
-	batch->room = 64;
-	batch->files = MemoryContextAlloc(context, sizeof(BatchFile) * batch->room);
-	if ((open = find_place(place)) == NULL)
-		open = open_place(place);
-	open->references++;
-	batch->place = open;
+	batch->place.upload_dir = pstrdup(place->upload_dir);
+	batch->place.backup_dir = pstrdup(place->backup_dir);
+	batch->place.backup_owner = place->backup_owner ? pstrdup(place->backup_owner) : NULL;
+	open_store(batch);
 	/* the batch keeps the lock, which this process has already, until its end */
-	if (store_acts_at_commit(open->store))
-		brake_raise_if(claim_lock(open->store, place->upload_dir, 0));
+	if (store_acts_at_commit(batch->store))
+		brake_raise_if(claim_lock(batch->store, place->upload_dir, 0));
+	MemoryContextSwitchTo(caller);
+	at_end_add(&batches, &batch->end);
+	MemoryContextSetParent(context, TopMemoryContext);
+	ForceSyncCommit();
 	return batch;
 }
 
-void
-at_commit_add(Batch *batch, const char *path, const char *as, const FileIdentity *identity)
+static void
+add_file(Batch *batch, const char *path, const char *as, const FileIdentity *identity)
 {
-	BatchFile  *file;
+	MemoryContext caller = MemoryContextSwitchTo(batch->context);
+	BatchFile  *file = palloc(sizeof(BatchFile));
 
-	if (batch->n == batch->room)
-	{
-		batch->room *= 2;
-		batch->files = repalloc_huge(batch->files, sizeof(BatchFile) * batch->room);
-	}
-	file = &batch->files[batch->n++];
-	file->path = MemoryContextStrdup(batch->context, path);
-	file->as = as ? MemoryContextStrdup(batch->context, as) : NULL;
+	file->path = pstrdup(path);
+	file->as = as ? pstrdup(as) : NULL;
 	file->identity = *identity;
+	batch->files = lappend(batch->files, file);
+	MemoryContextSwitchTo(caller);
+}
+
+/* Returns the latest such batch of the current subtransaction, or NULL. */
+static Batch *
+find_batch(const Place *place, int64 run_id, AtCommitAction action)
+{
+	dlist_iter	iter;
+
+	dlist_reverse_foreach(iter, &batches.entries)
+	{
+		Batch	   *batch = batch_of(iter);
+
+		if (batch->run_id == run_id && batch->action == action &&
+			batch->end.subxact == GetCurrentSubTransactionId() && is_same_place(&batch->place, place))
+			return batch;
+	}
+	return NULL;
 }
 
 void
-at_commit_end(Batch *batch)
+at_commit_add(const Place *place, int64 run_id, AtCommitAction action, const char *path, const char *as,
+			  const FileIdentity *identity)
 {
-	if (batch->n == 0)
-	{
-		MemoryContextDelete(batch->context);
-		return;
-	}
-	MemoryContextSetParent(batch->context, TopMemoryContext);
-	at_end_add(&batches, &batch->end);
-	ForceSyncCommit();
+	Batch	   *batch = find_batch(place, run_id, action);
+
+	add_file(batch ? batch : begin_batch(place, run_id, action), path, as, identity);
 }
 
 /* Commit-safe: frees, and never allocates. */
@@ -228,7 +196,7 @@ forget_batch(AtEnd *entry)
 static void
 carry_out_batch(Batch *batch)
 {
-	FileStore  *store = batch->place->store;
+	FileStore  *store = batch->store;
 	int64		freed;
 
 	if (!store_acts_at_commit(store))
@@ -238,10 +206,10 @@ carry_out_batch(Batch *batch)
 
 	/* the drain that records the file will look again, and fsync */
 	store_set_durable(store, false);
-	for (int i = 0; i < batch->n && !ProcDiePending && !ProcSignalBarrierPending; i++)
+	foreach_ptr(const BatchFile, file, batch->files)
 	{
-		const BatchFile *file = &batch->files[i];
-
+		if (ProcDiePending || ProcSignalBarrierPending)
+			break;
 		if (batch->action == AT_COMMIT_CAPTURE)
 			(void) store_capture(store, batch->run_id, file->path, &file->identity);
 		else if (batch->action == AT_COMMIT_PUT_BACK)
@@ -257,18 +225,13 @@ void
 at_commit_capture(const Place *place, int64 run_id, Condemned *condemned)
 {
 	CondemnedFile file;
-	Batch	   *batch;
 
-	if (condemned->n_files == 0)
-		return;
-	batch = at_commit_begin(place, run_id, AT_COMMIT_CAPTURE);
 	condemned_rewind(condemned);
-	while (batch->n < AT_COMMIT_FILES && condemned_next(condemned, &file))
+	for (int n = 0; n < AT_COMMIT_FILES && condemned_next(condemned, &file); n++)
 	{
-		at_commit_add(batch, file.path, NULL, &file.identity);
+		at_commit_add(place, run_id, AT_COMMIT_CAPTURE, file.path, NULL, &file.identity);
 		condemned_free_texts(&file);
 	}
-	at_commit_end(batch);
 }
 
 static bool
@@ -303,11 +266,11 @@ at_commit_destroys(const char *path)
 
 	foreach_batch(iter)
 	{
-		const Batch *batch = batch_of(iter);
-
-		for (int i = 0; batch->action == AT_COMMIT_DESTROY && i < batch->n; i++)
-			if (strcmp(batch->files[i].path, path) == 0)
-				return true;
+		if (batch_of(iter)->action != AT_COMMIT_DESTROY)
+			continue;
+		foreach_ptr(const BatchFile, file, batch_of(iter)->files)
+			if (strcmp(file->path, path) == 0)
+			return true;
 	}
 	return false;
 }
@@ -316,10 +279,8 @@ void
 at_commit_claim(const Place *place, const char *text, bool replace)
 {
 	const FileIdentity none = {0};
-	Batch	   *batch = at_commit_begin(place, 0, replace ? AT_COMMIT_CLAIM_REPLACING : AT_COMMIT_CLAIM);
 
-	at_commit_add(batch, text, NULL, &none);
-	at_commit_end(batch);
+	add_file(begin_batch(place, 0, replace ? AT_COMMIT_CLAIM_REPLACING : AT_COMMIT_CLAIM), text, NULL, &none);
 	/* the worker sees the claim in the directory, and confirms the claim */
 	at_commit_start_worker();
 }
@@ -371,16 +332,17 @@ write_claims(void)
 	foreach_batch(iter)
 	{
 		const Batch *batch = batch_of(iter);
-		FileStore  *store = batch->place->store;
+		const BatchFile *claim;
 		char		found[STORE_CLAIM_MAX];
 		FileResult	result;
 
-		if (!is_claim(batch) || !store_acts_at_commit(store))
+		if (!is_claim(batch) || !store_acts_at_commit(batch->store))
 			continue;
-		result = store_write_claim(store, batch->files[0].path, batch->action == AT_COMMIT_CLAIM_REPLACING);
+		claim = linitial(batch->files);
+		result = store_write_claim(batch->store, claim->path, batch->action == AT_COMMIT_CLAIM_REPLACING);
 		if (result.outcome != FILE_OK &&
-			!(result.outcome == FILE_OCCUPIED && store_read_claim(store, found).outcome == FILE_OK &&
-			  strcmp(found, batch->files[0].path) == 0))
+			!(result.outcome == FILE_OCCUPIED && store_read_claim(batch->store, found).outcome == FILE_OK &&
+			  strcmp(found, claim->path) == 0))
 			written = false;
 	}
 	return written;

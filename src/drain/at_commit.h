@@ -52,23 +52,17 @@ typedef enum AtCommitAction
 	AT_COMMIT_CAPTURE,
 	AT_COMMIT_DESTROY,
 	AT_COMMIT_PUT_BACK,
-	AT_COMMIT_REMOVE_FOLDERS,	/* the paths are paths of folders: see
+	AT_COMMIT_REMOVE_FOLDERS	/* the paths are paths of folders: see
 								 * store_remove_folders() */
-	AT_COMMIT_ACTIONS			/* number of actions */
 } AtCommitAction;
 
 /*
- * at_commit_begin() begins a batch of files of the run `run_id` in `place`, in
- * the current memory context.  at_commit_add() adds a copy of a file to the
- * batch; `as` is the name under which the file is put back, or NULL.
- * at_commit_end() hands the batch over to the commit, which is made synchronous.
+ * Makes the commit do this work on the file `path` of the run `run_id` in
+ * `place`.  `as` is the name under which the file is put back, or NULL.  All
+ * arguments are copied.  Makes the commit synchronous.
  */
-typedef struct Batch Batch;
-
-extern Batch *at_commit_begin(const Place *place, int64 run_id, AtCommitAction action);
-extern void at_commit_add(Batch *batch, const char *path, const char *as,
-						  const FileIdentity *identity);
-extern void at_commit_end(Batch *batch);
+extern void at_commit_add(const Place *place, int64 run_id, AtCommitAction action, const char *path,
+						  const char *as, const FileIdentity *identity);
 
 /*
  * Makes the commit start a background worker, which drains all runs of this

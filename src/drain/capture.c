@@ -376,7 +376,7 @@ capture_files(Drain *drain, LedgerFile *files, int n)
 	if (drain->at_commit)
 	{
 		if (settle_by_place(drain, files))
-			drain_do_at_commit(drain, AT_COMMIT_CAPTURE, files->path, NULL, &files->identity);
+			at_commit_add(&drain->place, drain->run_id, AT_COMMIT_CAPTURE, files->path, NULL, &files->identity);
 		return 1;
 	}
 	n = Min(n, store_together(drain->store));

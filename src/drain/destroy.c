@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "lib/integerset.h"
 #include "miscadmin.h"
 
 #include "src/drain/private.h"
@@ -129,7 +130,7 @@ begin_group(Drain *drain, LedgerFile *files, int n)
 	{
 		if (store_locate(drain->store, drain->run_id, files[i].path, &files[i].identity,
 						 false, &errnum) == PLACE_TRASH)
-			drain_do_at_commit(drain, AT_COMMIT_DESTROY, files[i].path, NULL, &files[i].identity);
+			at_commit_add(&drain->place, drain->run_id, AT_COMMIT_DESTROY, files[i].path, NULL, &files[i].identity);
 		else
 			drain_settle_missing(drain, &files[i]);
 	}
@@ -277,21 +278,21 @@ destroy_files(Drain *drain, LedgerFile *files, int n)
 }
 
 /*
- * Destroys as many of the doomed files as the pace allows.  Returns the number
- * of files dealt with.  Between two steps a doomed file may have been
- * restored: ledger_pick() does not return such a file.
+ * Destroys as many of the doomed files as the pace allows.  Returns 0 if there
+ * are no more.  Between two steps a doomed file may have been restored: it is
+ * not among the rows that are due.
  */
 static int
 destroy_doomed(Drain *drain, int limit)
 {
-	int			most = drain_next_doomed(drain, Min(Min(limit, drain->read_ahead), pace_portion(&drain->pace)));
 	LedgerFile *files;
 	int			good = look_seconds(drain) * (drain->pace.files_per_second > 0 ? 2 : 1);
-	int			n;
+	int64		last;
+	int			read;
+	int			n = 0;
 	int			done;
-	int			passed = 0;
 
-	if (most == 0)
+	if (drain->destroyed_up_to >= drain->doomed_up_to)
 		return 0;
 
 	/*
@@ -300,20 +301,26 @@ destroy_doomed(Drain *drain, int limit)
 	 */
 	if (time_monotonic_us() - drain->looked_at > good * USECS_PER_SEC || !lock_against_holds(drain->context.extension))
 	{
-		drain->looked_at_up_to = Min(drain->looked_at_up_to, drain->next[0] - 1);
-		drain_forget_doomed(drain);
+		drain->looked_at_up_to = Min(drain->looked_at_up_to, drain->destroyed_up_to);
+		drain->doomed_up_to = 0;
 		return 0;
 	}
-	files = ledger_pick(drain->context.extension, drain->run_id, LEDGER_DUE, drain->next, most, &n);
+	files = ledger_files(drain->context.extension, drain->run_id, LEDGER_DUE, drain->destroyed_up_to,
+						 Min(Min(limit, drain->read_ahead), pace_portion(&drain->pace)), &read);
 	if (!store_acts_at_commit(drain->store))
 		lock_let_holds(drain->context.extension);
+	last = read > 0 ? files[read - 1].file_id : drain->doomed_up_to;
+	for (int i = 0; i < read; i++)
+		if (intset_is_member(drain->doomed, (uint64) files[i].file_id))
+			files[n++] = files[i];
 	done = destroy_files(drain, files, n);
-	while (passed < most && (done == n || drain->next[passed] < files[done].file_id))
-		passed++;
-	drain_pass_doomed(drain, passed);
+	if (done == n)
+		drain->destroyed_up_to = last;
+	else if (done > 0)
+		drain->destroyed_up_to = files[done - 1].file_id;
 	/* a little more than one step can destroy */
-	drain->read_ahead = Max(passed + passed / 2, READ_AHEAD);
-	return passed;
+	drain->read_ahead = Max(done + done / 2, READ_AHEAD);
+	return read;
 }
 
 /*

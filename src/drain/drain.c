@@ -177,20 +177,6 @@ drain_record(Drain *drain, const LedgerFile *files, int n)
 	}
 }
 
-void
-drain_do_at_commit(Drain *drain, AtCommitAction action, const char *path, const char *as,
-				   const FileIdentity *identity)
-{
-	if (drain->batches[action] == NULL)
-	{
-		MemoryContext caller = MemoryContextSwitchTo(drain->memory);
-
-		drain->batches[action] = at_commit_begin(&drain->place, drain->run_id, action);
-		MemoryContextSwitchTo(caller);
-	}
-	at_commit_add(drain->batches[action], path, as, identity);
-}
-
 bool
 drain_is_found_at(const Drain *drain, const char *path, const LedgerFile *file)
 {
@@ -254,7 +240,7 @@ finish_run(Drain *drain)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (drain->at_commit)
-			drain_do_at_commit(drain, AT_COMMIT_REMOVE_FOLDERS, folder, NULL, &none);
+			at_commit_add(&drain->place, drain->run_id, AT_COMMIT_REMOVE_FOLDERS, folder, NULL, &none);
 		else
 			(void) store_remove_folders(drain->store, folder);
 	}
@@ -303,13 +289,16 @@ check_claim(Drain *drain)
 	return claim->brake;
 }
 
-static void
-say_unfinished(int64 run_id, const Brake *brake)
+/* Returns whether there is no brake that keeps the run from being drained now; else a WARNING says so. */
+static bool
+may_go_on(const Drain *drain, const Brake *brake)
 {
-	ereport(WARNING,
-			(errcode(brake->sqlstate),
-			 errmsg("run %lld is left unfinished", (long long) run_id),
-			 errdetail_internal("%s", brake_text(brake))));
+	if (brake != NULL)
+		ereport(WARNING,
+				(errcode(brake->sqlstate),
+				 errmsg("run %lld is left unfinished", (long long) drain->run_id),
+				 errdetail_internal("%s", brake_text(brake))));
+	return brake == NULL;
 }
 
 /*
@@ -328,9 +317,7 @@ lock_directory(Drain *drain)
 		drain->put_off = true;
 	else
 		brake = check_claim(drain);
-	if (brake != NULL)
-		say_unfinished(drain->run_id, brake);
-	return brake == NULL;
+	return may_go_on(drain, brake);
 }
 
 Brake *
@@ -362,22 +349,11 @@ drain_make(const Extension *extension, const LedgerWork *work, bool at_commit)
 	drain->run_id = work->run_id;
 	drain->run_claim = work->claim;
 	drain->looked = work->looked;
-	drain->read_ahead = DRAIN_NEXT;
+	drain->read_ahead = DRAIN_READ;
 	drain->together = DRAIN_TOGETHER;
 	drain->at_commit = at_commit;
 	drain->pace = pace_begin(drain->context.settings);
 	return drain;
-}
-
-/* Opens the directory.  Returns false, with a WARNING, if the run cannot be drained now. */
-static bool
-begin_drain(Drain *drain)
-{
-	Brake	   *brake = drain_open(drain);
-
-	if (brake != NULL)
-		say_unfinished(drain->run_id, brake);
-	return brake == NULL;
 }
 
 void
@@ -385,7 +361,6 @@ drain_end(Drain *drain)
 {
 	store_close(drain->store);
 	drain->store = NULL;
-	drain_forget_doomed(drain);
 }
 
 
@@ -447,11 +422,19 @@ drain_run(const Extension *extension, const LedgerWork *work, const Pace *pace, 
 	int64		began;
 	bool		more;
 
+	if (work->files == 0)
+	{
+		/* a run that has condemned no file needs no directory */
+		if (finish)
+			drain_finish_run(extension, work->run_id);
+		transactions->commit(transactions->arg);
+		return false;
+	}
 	if (pace != NULL)
 		drain->pace = *pace;
 	PG_TRY();
 	{
-		bool		begun = begin_drain(drain);
+		bool		begun = may_go_on(drain, drain_open(drain));
 
 		do
 		{
@@ -483,16 +466,13 @@ drain_run_in_transaction(const Extension *extension, const LedgerWork *work, int
 		 * files are destroyed when the commit that records them as trashed is
 		 * durable; work that the commit cannot do is left to the worker
 		 */
-		if (begin_drain(drain) && store_acts_at_commit(drain->store) && lock_directory(drain))
+		if (may_go_on(drain, drain_open(drain)) && store_acts_at_commit(drain->store) && lock_directory(drain))
 		{
 			n = drain_restore_step(drain, limit);
 			n = Max(n, drain_capture_step(drain, limit));
 			/* the rest is for the worker, which can sleep */
 			n = Max(n, drain_destroy_step(drain, Min(limit, pace_portion(&drain->pace))));
 			finish_run(drain);
-			for (int i = 0; i < AT_COMMIT_ACTIONS; i++)
-				if (drain->batches[i] != NULL)
-					at_commit_end(drain->batches[i]);
 			store_tidy(drain->store, drain->run_id);
 		}
 	}

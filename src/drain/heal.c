@@ -13,6 +13,7 @@
  */
 #include "postgres.h"
 
+#include "lib/integerset.h"
 #include "miscadmin.h"
 
 #include "src/drain/at_commit.h"
@@ -24,27 +25,24 @@
 #include "src/plan/plan.h"
 #include "src/sources/sources.h"
 
-/* The backups of a directory; the index of file_ids is the number of the file in the match. */
-typedef struct Backups
+/* The files that are healed, and the outcome. */
+typedef struct Healing
 {
-	Match	   *match;
-	int64	   *file_ids;
-	int			n;
-	int			room;
-} Backups;
+	const Context *context;
+	const char *claim;
+	FileStore  *store;
+	Match	   *match;			/* of all backups of the directory */
+	IntegerSet *file_ids;		/* of these backups, in their order */
+	int64		healed;
+} Healing;
 
 static void
 take_backup(int64 file_id, const char *path, void *arg)
 {
-	Backups    *backups = arg;
+	Healing    *healing = arg;
 
-	if (backups->n == backups->room)
-	{
-		backups->room *= 2;
-		backups->file_ids = repalloc_huge(backups->file_ids, sizeof(int64) * backups->room);
-	}
-	backups->file_ids[backups->n++] = file_id;
-	match_add(backups->match, path);
+	match_add(healing->match, path);
+	intset_add_member(healing->file_ids, (uint64) file_id);
 }
 
 /*
@@ -80,64 +78,51 @@ drop_replaced(const Extension *extension, FileStore *store, int64 *needed, int n
 	return left;
 }
 
-/* Marks the backups that are needed again.  Returns their number. */
-static int64
-mark_needed(const Extension *extension, FileStore *store, const Backups *backups)
+/* Marks the backups that are needed again for this reason. */
+static void
+mark_needed(Healing *healing, const char *reason)
 {
-	static const char *const reasons[] = {"it is referred to again", "it is held"};
+	const Extension *extension = healing->context->extension;
 	int64	   *needed = MemoryContextAllocHuge(CurrentMemoryContext,
-												sizeof(int64) * Max(backups->n, 1));
-	int64		marked = 0;
+												sizeof(int64) * Max(match_count(healing->match), 1));
+	uint64		file_id;
+	int			n = 0;
 
-	for (int i = 0; i < lengthof(reasons); i++)
+	intset_begin_iterate(healing->file_ids);
+	for (int64 number = 0; intset_iterate_next(healing->file_ids, &file_id); number++)
 	{
-		int			n = 0;
+		const char *why = match_why_needed(healing->match, number);
 
-		for (int j = 0; j < backups->n; j++)
-		{
-			const char *why = match_why_needed(backups->match, j);
-
-			if (why != NULL && strcmp(why, reasons[i]) == 0)
-				needed[n++] = backups->file_ids[j];
-		}
-		if (n > 0)
-			n = drop_replaced(extension, store, needed, n);
-		if (n > 0)
-			marked += backup_mark_restoring(extension, needed, n, reasons[i]);
+		if (why != NULL && strcmp(why, reason) == 0)
+			needed[n++] = (int64) file_id;
 	}
+	if (n > 0)
+		n = drop_replaced(extension, healing->store, needed, n);
+	if (n > 0)
+		healing->healed += backup_mark_restoring(extension, needed, n, reason);
 	pfree(needed);
-	return marked;
 }
-
-/* The files that are healed, and the outcome. */
-typedef struct Healing
-{
-	const Context *context;
-	const char *claim;
-	FileStore  *store;
-	int64		healed;
-} Healing;
 
 static void
 find_needed_backups(void *arg)
 {
 	Healing    *healing = arg;
 	const Context *context = healing->context;
-	Backups		backups = {NULL, palloc(sizeof(int64) * 1024), 0, 1024};
 	int			limit = lock_limit_waits(context->settings->writer_wait);
 	List	   *sources = sources_load(context->extension);
 
 	if (sources_check_all(sources) == NIL)
 	{
-		backups.match = match_begin(context->settings, healing->claim);
+		healing->match = match_begin(context->settings, healing->claim);
+		healing->file_ids = intset_create();
 		plan_limit_reading(context->settings, true);
-		backup_scan(context->extension, healing->claim, take_backup, &backups);
-		match_run(backups.match, context->extension, sources, MATCH_JUDGE,
+		backup_scan(context->extension, healing->claim, take_backup, healing);
+		match_run(healing->match, context->extension, sources, MATCH_JUDGE,
 				  plan_failed_before(context->settings), true);
-		healing->healed = mark_needed(context->extension, healing->store, &backups);
-		match_end(backups.match);
+		mark_needed(healing, "it is referred to again");
+		mark_needed(healing, "it is held");
+		match_end(healing->match);
 	}
-	pfree(backups.file_ids);
 	lock_end_limit(limit);
 }
 
@@ -145,7 +130,7 @@ find_needed_backups(void *arg)
 static int64
 try_healing_backups(const Context *context, const char *claim, FileStore *store)
 {
-	Healing		healing = {context, claim, store, 0};
+	Healing		healing = {context, claim, store};
 	ErrorData  *error;
 
 	if (!backup_exist(context->extension, claim))

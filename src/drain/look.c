@@ -4,11 +4,10 @@
  *	  Looks again at files that were condemned: at all files of a run at once.
  *
  * A look reads the sources once, however many files there are.  Beyond
- * work_mem, names and file_ids are kept on disk; the match keeps a few bits of
- * each file in memory.  Files that are needed are dealt with at once.  The
- * other files that are due are doomed: this drain may destroy these files.
- * The outcome of the look is not recorded, so after a crash another drain
- * looks again.
+ * work_mem, names are kept on disk; a few bits of each file are kept in memory.
+ * Files that are needed are dealt with at once.  The other files that are due
+ * are doomed: this drain may destroy these files.  The outcome of the look is
+ * not recorded, so after a crash another drain looks again.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -16,94 +15,17 @@
  */
 #include "postgres.h"
 
-#include "executor/tuptable.h"
+#include "lib/integerset.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
-#include "utils/tuplestore.h"
 
 #include "src/drain/private.h"
 #include "src/pg/progress.h"
-#include "src/pg/sql.h"
 #include "src/plan/plan.h"
 
 /* rows that are read at a time, and needed files that are dealt with at a time */
 #define LOOK_ROWS	10000
 #define NEEDED_ROWS 1000
-
-/* file_ids, ascending, on disk beyond work_mem */
-struct FileIds
-{
-	MemoryContext context;
-	Tuplestorestate *store;
-	TupleDesc	desc;
-	TupleTableSlot *slot;
-};
-
-/* What becomes of a file that nobody needs. */
-typedef enum Fate
-{
-	STAYS,
-	IS_DOOMED,
-	LIVES						/* see drain_lets_live() */
-} Fate;
-
-static const SqlColumn columns[] = {{"file_id", INT8OID}, {"fate", INT4OID}};
-
-/*
- * Returns an empty list.  With `interxact` the list outlives the transaction,
- * and an ERROR: then only end_ids() frees the list.
- */
-static FileIds *
-begin_ids(MemoryContext parent, bool interxact)
-{
-	MemoryContext context = AllocSetContextCreate(parent, "audio_cleanup file numbers",
-												  ALLOCSET_SMALL_SIZES);
-	MemoryContext caller = MemoryContextSwitchTo(context);
-	FileIds    *ids = palloc(sizeof(FileIds));
-
-	ids->context = context;
-	ids->store = tuplestore_begin_heap(true, interxact, work_mem);
-	ids->desc = sql_row_desc(lengthof(columns), columns);
-	ids->slot = MakeSingleTupleTableSlot(ids->desc, &TTSOpsMinimalTuple);
-	MemoryContextSwitchTo(caller);
-	return ids;
-}
-
-static void
-end_ids(FileIds *ids)
-{
-	tuplestore_end(ids->store);
-	ExecDropSingleTupleTableSlot(ids->slot);
-	MemoryContextDelete(ids->context);
-}
-
-static void
-add_id(FileIds *ids, int64 file_id, Fate fate)
-{
-	Datum		values[] = {Int64GetDatum(file_id), Int32GetDatum(fate)};
-	bool		nulls[] = {false, false};
-
-	tuplestore_putvalues(ids->store, ids->desc, values, nulls);
-}
-
-/* Reads the next file_id.  Returns false at the end. */
-static bool
-next_id(FileIds *ids, int64 *file_id, Fate *fate)
-{
-	bool		found = tuplestore_gettupleslot(ids->store, true, false, ids->slot);
-	bool		isnull;
-
-	if (found)
-	{
-		*file_id = DatumGetInt64(slot_getattr(ids->slot, 1, &isnull));
-		*fate = DatumGetInt32(slot_getattr(ids->slot, 2, &isnull));
-	}
-	ExecClearTuple(ids->slot);
-	return found;
-}
-
-
-/* -------------------------------------------------------------------- look --- */
 
 typedef struct Look
 {
@@ -111,19 +33,25 @@ typedef struct Look
 	LedgerKind	kind;
 	NeededSink	sink;
 	Match	   *match;
-	FileIds    *ids;			/* of the files of the match, in the order of
+	IntegerSet *file_ids;		/* of the files of the match, in the order of
 								 * the match */
+	IntegerSet *living;			/* those that drain_lets_live() lets live, */
+	IntegerSet *due;			/* and the other files that are due */
 	MemoryContext scratch;
 } Look;
 
-static Fate
-fate_of(const Look *look, const LedgerFile *file)
+/* Adds a file to the look.  The file_ids must ascend. */
+static void
+add_file(Look *look, const LedgerFile *file)
 {
+	match_add(look->match, file->path);
+	intset_add_member(look->file_ids, (uint64) file->file_id);
 	if (look->kind == LEDGER_PENDING)
-		return STAYS;
+		return;
 	if (drain_lets_live(look->drain, file))
-		return LIVES;
-	return file->unsettled ? IS_DOOMED : STAYS;
+		intset_add_member(look->living, (uint64) file->file_id);
+	else if (file->unsettled)
+		intset_add_member(look->due, (uint64) file->file_id);
 }
 
 /* Adds at most `limit` files after the file_id *up_to to the match.  Sets *up_to to the last file_id. */
@@ -142,8 +70,7 @@ add_files(Look *look, int64 *up_to, int64 limit)
 		for (int i = 0; i < n; i++)
 		{
 			progress_tick();
-			match_add(look->match, files[i].path);
-			add_id(look->ids, files[i].file_id, fate_of(look, &files[i]));
+			add_file(look, &files[i]);
 			*up_to = files[i].file_id;
 		}
 		MemoryContextReset(look->scratch);
@@ -190,19 +117,22 @@ part_files(Look *look)
 	int64		needed[NEEDED_ROWS];
 	const char *why[NEEDED_ROWS];
 	int			n = 0;
-	int64		file_id;
-	Fate		fate;
+	uint64		file_id;
 
-	for (int64 number = 0; next_id(look->ids, &file_id, &fate); number++)
+	intset_begin_iterate(look->file_ids);
+	for (int64 number = 0; intset_iterate_next(look->file_ids, &file_id); number++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		why[n] = match_why_needed(look->match, number);
-		if (why[n] == NULL && fate == LIVES)
+		if (why[n] == NULL && intset_is_member(look->living, file_id))
 			why[n] = drain_why_let_live;
 		if (why[n] != NULL)
-			needed[n++] = file_id;
-		else if (fate == IS_DOOMED)
-			add_id(look->drain->doomed, file_id, fate);
+			needed[n++] = (int64) file_id;
+		else if (intset_is_member(look->due, file_id))
+		{
+			intset_add_member(look->drain->doomed, file_id);
+			look->drain->doomed_up_to = (int64) file_id;
+		}
 		if (n == NEEDED_ROWS)
 		{
 			deal_with_needed(look, needed, why, n);
@@ -213,19 +143,37 @@ part_files(Look *look)
 		deal_with_needed(look, needed, why, n);
 }
 
+/* Forgets the doomed files, and lets further doomed files come after the file_id `after`. */
+static void
+begin_doomed(Drain *drain, int64 after)
+{
+	MemoryContext context = AllocSetContextCreate(drain->memory, "audio_cleanup doomed files",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+
+	if (drain->doomed != NULL)
+		MemoryContextDelete(GetMemoryChunkContext(drain->doomed));
+	drain->doomed = intset_create();
+	drain->doomed_up_to = drain->destroyed_up_to = after;
+	MemoryContextSwitchTo(caller);
+}
+
 int64
 drain_look(Drain *drain, LedgerKind kind, int64 *up_to, int64 limit, NeededSink sink)
 {
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup look",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
 	Look		look = {drain, kind, sink};
 	Brake	   *brake = NULL;
 	int64		n;
 
-	drain_forget_doomed(drain);
-	drain->doomed = begin_ids(drain->memory, true);
+	begin_doomed(drain, *up_to);
 	look.match = match_begin(drain->context.settings, drain->claim);
-	look.ids = begin_ids(CurrentMemoryContext, false);
-	look.scratch = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup look",
-										 ALLOCSET_DEFAULT_SIZES);
+	look.file_ids = intset_create();
+	look.living = intset_create();
+	look.due = intset_create();
+	look.scratch = AllocSetContextCreate(context, "audio_cleanup files", ALLOCSET_DEFAULT_SIZES);
 	add_files(&look, up_to, limit);
 	n = match_count(look.match);
 	if (n > 0)
@@ -247,38 +195,7 @@ drain_look(Drain *drain, LedgerKind kind, int64 *up_to, int64 limit, NeededSink 
 				 errdetail_internal("%s", brake_text(brake))));
 	}
 	match_end(look.match);
-	end_ids(look.ids);
-	MemoryContextDelete(look.scratch);
+	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(context);
 	return brake != NULL ? -1 : n;
-}
-
-
-/* ------------------------------------------------------------------ doomed --- */
-
-void
-drain_forget_doomed(Drain *drain)
-{
-	if (drain->doomed != NULL)
-		end_ids(drain->doomed);
-	drain->doomed = NULL;
-	drain->n_next = 0;
-}
-
-int
-drain_next_doomed(Drain *drain, int limit)
-{
-	Fate		fate;
-
-	limit = Min(limit, DRAIN_NEXT);
-	while (drain->doomed != NULL && drain->n_next < limit &&
-		   next_id(drain->doomed, &drain->next[drain->n_next], &fate))
-		drain->n_next++;
-	return Min(drain->n_next, limit);
-}
-
-void
-drain_pass_doomed(Drain *drain, int n)
-{
-	drain->n_next -= n;
-	memmove(drain->next, drain->next + n, sizeof(int64) * drain->n_next);
 }

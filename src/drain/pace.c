@@ -25,7 +25,6 @@
 #include <limits.h>
 #include <sys/resource.h>
 
-#include "miscadmin.h"
 
 #include "src/drain/pace.h"
 #include "src/pg/lock.h"

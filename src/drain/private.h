@@ -14,10 +14,8 @@
 #include "src/drain/drain.h"
 #include "src/drain/pace.h"
 
-/* doomed files whose numbers are in memory, at most */
-#define DRAIN_NEXT	10000
-
-typedef struct FileIds FileIds;
+/* doomed files whose rows are read together at first */
+#define DRAIN_READ	10000
 
 /* files that a drain destroys together at first */
 #define DRAIN_TOGETHER	64
@@ -37,7 +35,6 @@ struct Drain
 								 * ours; 0: the directory was always ours */
 	bool		at_commit;		/* the drain is in the transaction of a
 								 * caller: only its commit touches files */
-	Batch	   *batches[AT_COMMIT_ACTIONS]; /* work for that commit */
 	bool		put_off;		/* files wait for a writer to end */
 	char	   *warned_of;		/* folder and reason of the last file that
 								 * failed */
@@ -62,10 +59,11 @@ struct Drain
 								 * sources took */
 	int64		looked_at;		/* time of the last look, by
 								 * time_monotonic_us() */
-	FileIds    *doomed;			/* files that are due, and that nobody needs;
-								 * or NULL */
-	int64		next[DRAIN_NEXT];	/* file_ids of the first doomed files */
-	int			n_next;
+	struct IntegerSet *doomed;	/* file_ids of files that were due when the
+								 * sources were read, and that nobody needs */
+	int64		doomed_up_to;	/* the last of these file_ids, */
+	int64		destroyed_up_to;	/* and that of the last file that was
+									 * dealt with */
 	int64		sync_us;		/* microseconds that the last fsync of a step
 								 * took */
 	int			portion;		/* files that the last step has destroyed */
@@ -115,18 +113,6 @@ typedef void (*NeededSink) (Drain *drain, LedgerFile *files, const char *const *
 extern int64 drain_look(Drain *drain, LedgerKind kind, int64 *up_to, int64 limit, NeededSink sink);
 
 /*
- * Sets drain->next to the file_ids of the next doomed files, at most `limit`.
- * Returns their number.
- */
-extern int	drain_next_doomed(Drain *drain, int limit);
-
-/* Removes the first `n` file_ids from drain->next: these files are dealt with. */
-extern void drain_pass_doomed(Drain *drain, int n);
-
-/* Forgets all doomed files: a new look is needed before any file is destroyed. */
-extern void drain_forget_doomed(Drain *drain);
-
-/*
  * Makes renames and unlinks durable, before rows say that these have happened.
  * A failure is an ERROR.
  */
@@ -134,13 +120,6 @@ extern void drain_make_durable(Drain *drain);
 
 /* Records the files that have a new state. */
 extern void drain_record(Drain *drain, const LedgerFile *files, int n);
-
-/*
- * Leaves this work on the file `path` to the commit of the caller's transaction.
- * `as` is the name under which the file is put back, or NULL.
- */
-extern void drain_do_at_commit(Drain *drain, AtCommitAction action, const char *path, const char *as,
-							   const FileIdentity *identity);
 
 /*
  * Destroys `n` captured files, and sets their states.  In the transaction of a

@@ -179,7 +179,7 @@ put_back_at_commit(Drain *drain, LedgerFile *file)
 									 &errnum);
 
 	if (place == PLACE_TRASH)
-		drain_do_at_commit(drain, AT_COMMIT_PUT_BACK, file->path, ledger_target(file), &file->identity);
+		at_commit_add(&drain->place, drain->run_id, AT_COMMIT_PUT_BACK, file->path, ledger_target(file), &file->identity);
 	else if (place == PLACE_UPLOAD || ((place == PLACE_NOWHERE || place == PLACE_OTHER) && !drain_is_changed(drain, file)))
 		settle_restored(drain, file);
 }
@@ -256,7 +256,7 @@ drain_heal_files(Drain *drain, LedgerFile *files, const char *const *why, int n)
 			/* the commit puts the file back */
 			file->identity.captured = true;
 			drain_set_state(file, "restoring", why[i]);
-			drain_do_at_commit(drain, AT_COMMIT_PUT_BACK, file->path, file->path, &file->identity);
+			at_commit_add(&drain->place, drain->run_id, AT_COMMIT_PUT_BACK, file->path, file->path, &file->identity);
 		}
 		else
 			put_back_at_commit(drain, file);

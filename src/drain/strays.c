@@ -51,8 +51,7 @@ typedef struct Strays
 	int64		run_id;			/* the run whose trash is being looked through */
 	Jsonb	   *recorded;		/* the settings that a run in this place
 								 * records */
-	Batch	   *batch;			/* files that the commit itself puts back */
-	int			in_batch;
+	int			at_commit;		/* files that the commit itself puts back */
 	bool		has_warned;		/* leave_out_far_runs() has warned */
 	int64		put_back;
 } Strays;
@@ -136,8 +135,8 @@ put_stray_back(Strays *strays, const char *path)
 	 * trash
 	 */
 	identity.captured = true;
-	if (store_is_quick(strays->store) && strays->in_batch++ < AT_COMMIT_FILES)
-		at_commit_add(strays->batch, path, path, &identity);
+	if (store_is_quick(strays->store) && strays->at_commit++ < AT_COMMIT_FILES)
+		at_commit_add(&strays->place, strays->run_id, AT_COMMIT_PUT_BACK, path, path, &identity);
 }
 
 static void
@@ -169,10 +168,8 @@ walk_strays(Strays *strays, TreeWalk *walk)
 static void
 empty_run(Strays *strays)
 {
-	TreeWalk   *walk;
+	TreeWalk   *walk = walk_begin_trash(strays->store, strays->run_id);
 
-	strays->batch = at_commit_begin(&strays->place, strays->run_id, AT_COMMIT_PUT_BACK);
-	walk = walk_begin_trash(strays->store, strays->run_id);
 	PG_TRY();
 	{
 		walk_strays(strays, walk);
@@ -182,7 +179,6 @@ empty_run(Strays *strays)
 		walk_end(walk);
 	}
 	PG_END_TRY();
-	at_commit_end(strays->batch);
 	store_tidy(strays->store, strays->run_id);
 }
 
@@ -207,11 +203,6 @@ static void
 take_unknown_run(Strays *strays)
 {
 	int64		put_back = strays->put_back;
-
-	/* after a failure, this context still has the batch */
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup lost run",
-												  ALLOCSET_SMALL_SIZES);
-	MemoryContext caller = MemoryContextSwitchTo(context);
 	ErrorData  *error = NULL;
 
 	if (strays->each_file)
@@ -227,8 +218,6 @@ take_unknown_run(Strays *strays)
 				 errdetail_internal("%s", error->message),
 				 errhint("Repair what cannot be read, or move it away by hand. The next run tries again.")));
 	}
-	MemoryContextSwitchTo(caller);
-	MemoryContextDelete(context);
 }
 
 static void

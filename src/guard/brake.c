@@ -30,7 +30,6 @@ brake_raise(const Brake *brake)
 			 errmsg_internal("%s", brake->message),
 			 brake->detail ? errdetail_internal("%s", brake->detail) : 0,
 			 brake->hint ? errhint("%s", brake->hint) : 0));
-	pg_unreachable();
 }
 
 void

@@ -41,7 +41,6 @@
 
 #include "src/guard/claim.h"
 #include "src/guard/location.h"
-#include "src/pg/compat.h"
 #include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/pg/time.h"

@@ -164,20 +164,6 @@ location_check_undo(FileStore *store, const Settings *settings, bool may_write)
 }
 
 /*
- * Returns whether `path` is the directory `root` or lies below `root`.  Both
- * paths are canonical.
- */
-static bool
-lies_in(const char *path, const char *root)
-{
-	size_t		len = strlen(root);
-
-	if (strcmp(root, "/") == 0)
-		return true;
-	return strncmp(path, root, len) == 0 && (path[len] == '\0' || path[len] == '/');
-}
-
-/*
  * Makes the brake of a directory at a wrong place.  `detail` is a sentence
  * with %s for the other directory.
  */
@@ -211,10 +197,10 @@ check_data_directory(const Subject *subject, const char *path)
 
 	if (realpath(DataDir, data) == NULL)
 		return file_brake(subject, DataDir, "could not resolve path", errno);
-	if (lies_in(data, path))
+	if (path_is_prefix_of_path(path, data))
 		return place_brake(subject, path, "It contains the data directory \"%s\".", data);
 	len = strlen(data);
-	if (lies_in(path, data) && is_reserved(path + len + 1))
+	if (path_is_prefix_of_path(data, path) && is_reserved(path + len + 1))
 		return place_brake(subject, path, "It belongs to PostgreSQL; it lies in \"%s\".", data);
 	return NULL;
 }
@@ -227,9 +213,9 @@ check_linked(const Subject *subject, const char *path, const char *link)
 
 	if (realpath(link, target) == NULL)
 		return NULL;			/* a dangling link holds no files */
-	if (lies_in(path, target))
+	if (path_is_prefix_of_path(target, path))
 		return place_brake(subject, path, "It lies in PostgreSQL's directory \"%s\".", target);
-	if (lies_in(target, path))
+	if (path_is_prefix_of_path(path, target))
 		return place_brake(subject, path, "It contains PostgreSQL's directory \"%s\".", target);
 	return NULL;
 }
@@ -237,21 +223,14 @@ check_linked(const Subject *subject, const char *path, const char *link)
 static Brake *
 check_tablespaces(const Subject *subject, const char *path)
 {
-	char		tablespaces[MAXPGPATH];
-	char		link[MAXPGPATH + NAMEDATALEN];
-	DIR		   *dir;
+	const char *tablespaces = psprintf("%s/pg_tblspc", DataDir);
+	DIR		   *dir = AllocateDir(tablespaces);
 	struct dirent *entry;
 	Brake	   *brake = NULL;
 
-	snprintf(tablespaces, sizeof(tablespaces), "%s/pg_tblspc", DataDir);
-	dir = AllocateDir(tablespaces);
 	while (brake == NULL && (entry = ReadDir(dir, tablespaces)) != NULL)
-	{
-		if (entry->d_name[0] == '.')
-			continue;
-		snprintf(link, sizeof(link), "%s/%.*s", tablespaces, NAMEDATALEN - 1, entry->d_name);
-		brake = check_linked(subject, path, link);
-	}
+		if (entry->d_name[0] != '.')
+			brake = check_linked(subject, path, psprintf("%s/%s", tablespaces, entry->d_name));
 	FreeDir(dir);
 	return brake;
 }
@@ -260,7 +239,6 @@ check_tablespaces(const Subject *subject, const char *path)
 static Brake *
 check_place(const Subject *subject, const char *path, char real[PATH_MAX], struct stat *st)
 {
-	char		wal[MAXPGPATH];
 	Brake	   *brake;
 
 	/*
@@ -280,8 +258,7 @@ check_place(const Subject *subject, const char *path, char real[PATH_MAX], struc
 		return place_brake(subject, path, "It is the root of the file system \"%s\".", real);
 	if ((brake = check_data_directory(subject, real)) != NULL)
 		return brake;
-	snprintf(wal, sizeof(wal), "%s/pg_wal", DataDir);
-	if ((brake = check_linked(subject, real, wal)) != NULL)
+	if ((brake = check_linked(subject, real, psprintf("%s/pg_wal", DataDir))) != NULL)
 		return brake;
 	return check_tablespaces(subject, real);
 }
@@ -346,7 +323,7 @@ location_check_backup_dir(const Place *place, bool to_write)
 						  "Leave audio_cleanup.backup_dir empty.");
 	if ((brake = check_place(&backup, path, real, &st)) != NULL)
 		return brake;
-	if (realpath(place->upload_dir, uploads) != NULL && lies_in(real, uploads))
+	if (realpath(place->upload_dir, uploads) != NULL && path_is_prefix_of_path(uploads, real))
 		return place_brake(&backup, path, "It lies in the upload directory \"%s\".", uploads);
 	if (st.st_uid != geteuid() || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0)
 		return trust_brake(path);

@@ -34,7 +34,6 @@ condemned_begin(bool interxact, bool is_preview)
 {
 	Condemned  *condemned = palloc0(sizeof(Condemned));
 
-	condemned->context = CurrentMemoryContext;
 	condemned->interxact = interxact;
 	condemned->files_desc = sql_row_desc(lengthof(file_columns), file_columns);
 	condemned->sessions_desc = sql_row_desc(lengthof(session_columns), session_columns);

@@ -30,7 +30,6 @@ typedef struct CondemnedFile
 
 typedef struct Condemned
 {
-	MemoryContext context;
 	bool		interxact;
 	TupleDesc	files_desc;		/* path, source, session, inode, size,
 								 * mtime_ns, ctime_ns, btime_ns, links, space */

@@ -18,7 +18,6 @@
 #include "miscadmin.h"
 
 #include "src/ledger/ledger.h"
-#include "src/pg/role.h"
 #include "src/pg/sql.h"
 
 /*
@@ -115,22 +114,26 @@ static const char *const conditions[] = {
 	[LEDGER_UPLOADS] = "f.state = 'pending' AND f.upload_id IS NOT NULL",
 };
 
-/* Returns the files of this kind for which the condition `which` is true. */
+/* Returns the statement that reads the files of run $1 that are of this kind, and for which the condition `which` is true. */
+static char *
+select_files(LedgerKind kind, const char *which)
+{
+	return psprintf("SELECT f.file_id, f.file, f.inode, f.size, f.mtime_ns, f.ctime_ns, f.btime_ns, f.condemned_at,"
+					" f.source, f.session_id, f.error, f.restore_as, f.state = 'pending' OR f.due_at <= clock_timestamp(),"
+					" f.due_at > f.condemned_at, f.space, " IS_TRASHED " OR f.state = 'restoring',"
+					" f.file IN (SELECT h.file FROM @extschema@.cleanup_holds h), f.upload_id"
+					" FROM @extschema@.cleanup_files f WHERE f.run_id = $1 AND %s AND %s", conditions[kind], which);
+}
+
+/* Returns the `n` files that such a statement has read. */
 static LedgerFile *
-read_files(const Extension *extension, int n_parameters, const SqlParameter *parameters, LedgerKind kind,
-		   const char *which, int *n)
+read_files(int n)
 {
 	LedgerFile *files;
 
-	*n = owner_query(extension, n_parameters, parameters,
-					 psprintf("SELECT f.file_id, f.file, f.inode, f.size, f.mtime_ns, f.ctime_ns, f.btime_ns, f.condemned_at,"
-							  " f.source, f.session_id, f.error, f.restore_as, f.state = 'pending' OR f.due_at <= clock_timestamp(),"
-							  " f.due_at > f.condemned_at, f.space, " IS_TRASHED " OR f.state = 'restoring',"
-							  " f.file IN (SELECT h.file FROM @extschema@.cleanup_holds h), f.upload_id"
-							  " FROM @extschema@.cleanup_files f WHERE f.run_id = $1 AND %s AND %s", conditions[kind], which));
-	files = MemoryContextAllocExtended(CurrentMemoryContext, sizeof(LedgerFile) * Max(*n, 1),
+	files = MemoryContextAllocExtended(CurrentMemoryContext, sizeof(LedgerFile) * Max(n, 1),
 									   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	for (int i = 0; i < *n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		files[i].file_id = DatumGetInt64(sql_value(i, 1));
 		files[i].path = sql_text(i, 2);
@@ -160,19 +163,21 @@ LedgerFile *
 ledger_files(const Extension *extension, int64 run_id, LedgerKind kind, int64 after,
 			 int limit, int *n)
 {
-	return read_files(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT8(after), SQL_INT4(limit)), kind,
-					  "f.file_id > $2 ORDER BY f.file_id LIMIT $3", n);
+	*n = owner_query_in_order(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT8(after), SQL_INT4(limit)),
+							  select_files(kind, "f.file_id > $2 ORDER BY f.file_id LIMIT $3"));
+	return read_files(*n);
 }
 
 /* The bounds make the planner read a range of the key's index, and not all files of the run. */
 LedgerFile *
 ledger_pick(const Extension *extension, int64 run_id, LedgerKind kind, const int64 *file_ids, int n_ids, int *n)
 {
-	return read_files(extension,
-					  SQL_ARGS(SQL_INT8(run_id), SQL_INT8S(file_ids, n_ids),
-							   SQL_INT8(n_ids > 0 ? file_ids[0] : 0),
-							   SQL_INT8(n_ids > 0 ? file_ids[n_ids - 1] : 0)),
-					  kind, "f.file_id = ANY ($2) AND f.file_id BETWEEN $3 AND $4 ORDER BY f.file_id", n);
+	*n = owner_query(extension,
+					 SQL_ARGS(SQL_INT8(run_id), SQL_INT8S(file_ids, n_ids),
+							  SQL_INT8(n_ids > 0 ? file_ids[0] : 0),
+							  SQL_INT8(n_ids > 0 ? file_ids[n_ids - 1] : 0)),
+					 select_files(kind, "f.file_id = ANY ($2) AND f.file_id BETWEEN $3 AND $4 ORDER BY f.file_id"));
+	return read_files(*n);
 }
 
 static const SqlColumn record_columns[] = {

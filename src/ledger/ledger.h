@@ -197,18 +197,7 @@ extern void ledger_set_looked(const Extension *extension, int64 run_id, bool loo
 extern void ledger_record(const Extension *extension, int64 run_id, const LedgerFile *files, int n);
 
 /*
- * An upload that was begun and never completed, as the survey finds it.  Its
- * row in cleanup_files is a LedgerFile, of the kind LEDGER_UPLOADS.
- */
-typedef struct LedgerUpload
-{
-	const char *path;
-	const char *upload_id;
-	TimestampTz begun_at;
-} LedgerUpload;
-
-/*
- * Inserts a row, state pending, for each of these uploads (LedgerUpload *) of
+ * Inserts a row, state pending, for each of these uploads (StoreUpload *) of
  * the directory with this claim (a UUID), and adds their number to the files
  * of the run.  An upload that could not be ended in an earlier run has a row
  * already, which becomes a row of this run.  An upload that another run is

@@ -16,7 +16,6 @@
 
 #include "src/ledger/ledger.h"
 #include "src/pg/sql.h"
-#include "src/pg/time.h"
 
 /*
  * $1 run_id, $2 claim, $3 paths, $4 upload ids, $5 times of their beginning,
@@ -50,23 +49,22 @@ static const char *const add_uploads =
 int64
 ledger_add_uploads(const Extension *extension, int64 run_id, const char *claim, List *uploads)
 {
-	int64	   *begun = palloc(sizeof(int64) * Max(list_length(uploads), 1));
+	int64	   *begun = palloc(sizeof(int64) * list_length(uploads));
 	List	   *paths = NIL;
 	List	   *ids = NIL;
 	int64		n = 0;
-	int			i = 0;
 
-	foreach_ptr(const LedgerUpload, upload, uploads)
+	foreach_ptr(const StoreUpload, upload, uploads)
 	{
+		begun[list_length(paths)] = upload->begun_ns / 1000;
 		paths = lappend(paths, unconstify(char *, upload->path));
-		ids = lappend(ids, unconstify(char *, upload->upload_id));
-		begun[i++] = time_to_unix_us(upload->begun_at);
+		ids = lappend(ids, unconstify(char *, upload->id));
 	}
-	if (i > 0)
+	if (paths != NIL)
 	{
 		const SqlParameter parameters[] = {
 			SQL_INT8(run_id), SQL_TEXT(claim), SQL_TEXTS(paths),
-			SQL_TEXTS(ids), SQL_INT8S(begun, i)
+			SQL_TEXTS(ids), SQL_INT8S(begun, list_length(paths))
 		};
 
 		n = owner_query(extension, lengthof(parameters), parameters, take_failed_uploads);

@@ -402,6 +402,18 @@ use_indexes(void)
 	role_set_for_now("enable_seqscan", "off");
 }
 
+static void
+do_not_sort(void)
+{
+	role_set_for_now("enable_sort", "off");
+}
+
+int
+owner_query_in_order(const Extension *extension, int n, const SqlParameter *parameters, const char *sql)
+{
+	return query_as_owner(extension, n, parameters, sql, NULL, do_not_sort);
+}
+
 bool
 owner_finds(const Extension *extension, int n, const SqlParameter *parameters, const char *sql)
 {

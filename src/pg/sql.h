@@ -155,6 +155,14 @@ extern int	owner_query_by_hash(const Extension *extension, int n, const SqlParam
 								const char *sql);
 
 /*
+ * Does the work of owner_query() for a page of rows in the order of an index.
+ * The planner may know nothing about the rows yet, and must not sort all rows
+ * for each page.
+ */
+extern int	owner_query_in_order(const Extension *extension, int n, const SqlParameter *parameters,
+								 const char *sql);
+
+/*
  * Does the work of owner_query(), but sends the rows to `receiver`, and not to
  * SPI_tuptable.
  */

@@ -61,7 +61,7 @@ typedef struct PlanFindings
 								 * -1: not known, or no upload is possible */
 	TimestampTz oldest_upload;	/* when the oldest such upload was begun; 0:
 								 * there is none */
-	List	   *old_uploads;	/* of LedgerUpload: uploads to be ended */
+	List	   *old_uploads;	/* of StoreUpload: uploads to be ended */
 	const char *uploads_error;	/* why the uploads are not known; or NULL */
 } PlanFindings;
 

@@ -51,7 +51,7 @@ static void
 look_at(CleanupPlan *plan, const UploadCount *count, const StoreUpload *upload)
 {
 	TimestampTz begun = time_from_unix_ns(upload->begun_ns);
-	LedgerUpload *old;
+	StoreUpload *old;
 	MemoryContext caller;
 
 	if (count->n == 1 || begun < plan->found.oldest_upload)
@@ -59,10 +59,11 @@ look_at(CleanupPlan *plan, const UploadCount *count, const StoreUpload *upload)
 	if (plan_age_begins(plan, begun) >= count->begun_before || list_length(plan->found.old_uploads) >= MAX_OLD_UPLOADS)
 		return;
 	caller = MemoryContextSwitchTo(plan->memory);
-	old = palloc0(sizeof(LedgerUpload));
-	old->path = pstrdup(upload->path);
-	old->upload_id = pstrdup(upload->id);
-	old->begun_at = begun;
+	old = palloc(sizeof(StoreUpload));
+	*old = (StoreUpload)
+	{
+		pstrdup(upload->path), pstrdup(upload->id), upload->begun_ns
+	};
 	plan->found.old_uploads = lappend(plan->found.old_uploads, old);
 	MemoryContextSwitchTo(caller);
 }

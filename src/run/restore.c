@@ -44,8 +44,7 @@ typedef struct Restoring
 	FileStore  *store;
 	const Settings *settings;	/* of the run */
 	Place		place;
-	Batch	   *batch;			/* files that the commit itself puts back */
-	int			in_batch;
+	int			at_commit;		/* files that the commit itself puts back */
 	List	   *files;			/* paths (char *), at most report_limit */
 	int64		n_files;
 	double		bytes;
@@ -168,8 +167,9 @@ judge_captured(Restoring *restoring, LedgerFile *file, const StoreFile *located)
 				break;
 			count_file(restoring, file, "restoring", ledger_target(file));
 			/* the commit does not move a changed file: a drain puts it back */
-			if (!is_changed && store_is_quick(restoring->store) && restoring->in_batch++ < AT_COMMIT_FILES)
-				at_commit_add(restoring->batch, file->path, ledger_target(file), &file->identity);
+			if (!is_changed && store_is_quick(restoring->store) && restoring->at_commit++ < AT_COMMIT_FILES)
+				at_commit_add(&restoring->place, restoring->run_id, AT_COMMIT_PUT_BACK, file->path, ledger_target(file),
+							  &file->identity);
 			break;
 		case PLACE_UPLOAD:
 			note_in_place(restoring, file);
@@ -263,13 +263,11 @@ judge_run(Restoring *restoring, const char *as)
 	LedgerFile *files;
 	int			n;
 
-	restoring->batch = at_commit_begin(&restoring->place, restoring->run_id, AT_COMMIT_PUT_BACK);
 	while ((files = next_page(restoring, LEDGER_RESTORABLE, &after, &n)) != NULL)
 	{
 		files[0].restore_as = as ? as : files[0].restore_as;
 		judge_all_captured(restoring, files, n);
 	}
-	at_commit_end(restoring->batch);
 }
 
 /*

@@ -72,14 +72,12 @@ run_condemn_uploads(const CleanupPlan *plan, int64 run_id)
 {
 	const PlanFindings *found = plan_findings(plan);
 
-	if (found->old_uploads == NIL)
-		return 0;
-
 	/*
 	 * another process acts on the decision after the commit, so the decision
 	 * must be final
 	 */
-	ForceSyncCommit();
+	if (found->old_uploads != NIL)
+		ForceSyncCommit();
 	return ledger_add_uploads(plan_context(plan)->extension, run_id, found->claim->uuid, found->old_uploads);
 }
 
@@ -170,21 +168,12 @@ run_in_transaction(CleanWhat what, bool force)
 
 /* ------------------------------------------------------------------ procedure --- */
 
-static void
-connect_to_commit(void)
-{
-	int			rc = SPI_connect_ext(SPI_OPT_NONATOMIC);
-
-	if (rc != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI: %s", SPI_result_code_string(rc));
-}
-
 void
 run_take_read_committed(void)
 {
 	if (!IsolationUsesXactSnapshot())
 		return;
-	connect_to_commit();
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
 
 	/*
 	 * a transaction may change its isolation level only before its first
@@ -206,7 +195,7 @@ run_procedure(bool force)
 	Jsonb	   *volatile report;
 	Jsonb	   *copy;
 
-	connect_to_commit();
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
 
 	/*
 	 * the server keeps a snapshot for the result of the CALL until the first
