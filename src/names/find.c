@@ -74,6 +74,13 @@ void		(*key_pause) (void) = NULL;
 
 /* ----------------------------------------------------------------- asking --- */
 
+/* Returns whether some file has the key, which the filter has let through; with too_many keys, whether a file may have it. */
+static inline bool
+is_in_index(const KeyScope *scope, uint64 key)
+{
+	return scope->too_many || key_number(scope, key) >= 0;
+}
+
 /* Looks up the keys that the filter has let through in the index. */
 static void
 ask_index(Finder *finder)
@@ -81,7 +88,7 @@ ask_index(Finder *finder)
 	KeyScope   *scope = finder->scope;
 
 	for (int i = 0; i < scope->n_let_through; i++)
-		if (scope->too_many || key_number(scope, scope->let_through[i].key) >= 0)
+		if (is_in_index(scope, scope->let_through[i].key))
 			finder->sink(scope->let_through[i].family, scope->let_through[i].key, NULL, 0, finder->arg);
 	scope->n_let_through = 0;
 }
@@ -236,7 +243,7 @@ emit_found(Finder *finder, uint64 hash, const char *text, size_t len, int famili
 		else if (finder->later)
 			ask_later(finder, family, key_of_mixed(family, mixed));
 		else if (!filter_lacks(scope, key_of_mixed(family, mixed)) &&
-				 scope_has_key(scope, key_of_mixed(family, mixed)))
+				 is_in_index(scope, key_of_mixed(family, mixed)))
 			finder->sink(family, key_of_mixed(family, mixed), text, len, finder->arg);
 }
 

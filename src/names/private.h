@@ -156,12 +156,6 @@ extern void scope_settle(KeyScope *scope);
 /* Starts to fetch the memory of the index for this key. */
 extern void scope_fetch(const KeyScope *scope, uint64 key);
 
-/*
- * Returns whether a file of the scope has this key; with too_many keys,
- * whether a file may have it.  The scope must be settled.
- */
-extern bool scope_has_key(const KeyScope *scope, uint64 key);
-
 /* strict.c */
 
 /*

@@ -250,12 +250,6 @@ put_later(KeyScope *scope, uint64 key, uint32 file)
 	scope_fetch(scope, key);
 }
 
-bool
-scope_has_key(const KeyScope *scope, uint64 key)
-{
-	return !filter_lacks(scope, key) && (scope->too_many || key_number(scope, key) >= 0);
-}
-
 /* Notes the end of a name.  A name of one letter may end behind any other letter. */
 static void
 note_end(uint8 *ends, const char *text, size_t len)
