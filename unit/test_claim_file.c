@@ -69,20 +69,14 @@ openat(int fd, const char *path, int flags,...)
 	return real(fd, path, flags, mode);
 }
 
-int
-open(const char *path, int flags,...)
+FILE *
+fopen(const char *path, const char *mode)
 {
-	va_list		args;
-	mode_t		mode;
+	REAL(fopen);
 
-	REAL(open);
-
-	va_start(args, flags);
-	mode = (flags & (O_CREAT | O_TMPFILE)) ? va_arg(args, mode_t) : 0;
-	va_end(args);
 	if (hook.proc_locks != NULL && strcmp(path, "/proc/locks") == 0)
 		path = hook.proc_locks;
-	return real(path, flags, mode);
+	return real(path, mode);
 }
 
 int
