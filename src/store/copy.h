@@ -18,7 +18,7 @@
 /* bytes that are copied between two calls of stop() */
 #define COPY_CHUNK	(1024 * 1024)
 
-/* Returns whether the copy is to be given up.  NULL stands for never. */
+/* Returns whether the copy is to be given up: see is_stopped(). */
 typedef bool (*CopyStop) (void);
 
 /*
@@ -35,17 +35,17 @@ extern int	copy_write(int fd, const char *buffer, size_t size, int64 offset);
  * mtime, and as far as both file systems and our rights allow it owner, group,
  * extended attributes and ACLs.  `from` is open for reading, and `look` is an
  * earlier look at `from`.  `to` is empty, ours, and open for reading and
- * writing.  Returns 0 when the copy was fsynced, read back and compared.  Else
- * returns an errno, EINTR if stop() said so, and sets *failure to a static
- * text (see FileResult); the content of `to` is of no use then.
+ * writing.  FILE_OK: the copy was fsynced, read back and compared.
+ * FILE_NO_SPACE, FILE_FAILED (with EINTR if stop() said so): the content of
+ * `to` is of no use.
  */
-extern int	copy_make(int from, const FileLook *look, int to, CopyStop stop,
-					  const char **failure);
+extern FileResult copy_make(int from, const FileLook *look, int to, CopyStop stop);
 
 /*
- * Sets *same to whether the files `a` and `b` hold the same `size` bytes, and
- * no more.  Returns 0 or an errno, EINTR if stop() said so.
+ * Compares the files `a` and `b`.  FILE_OK: both hold the same `size` bytes,
+ * and no more; FILE_REPLACED: they differ; FILE_FAILED, with EINTR if stop()
+ * said so.
  */
-extern int	copy_compare(int a, int b, int64 size, CopyStop stop, bool *same);
+extern FileResult copy_compare(int a, int b, int64 size, CopyStop stop);
 
 #endif							/* AUDIO_CLEANUP_FILE_COPY_H */

@@ -187,6 +187,14 @@ vanished_or_failed(int errnum, const char *failure)
 }
 
 
+/* Returns whether stop(), or NULL, says that a call is to be given up: see store_set_stop(). */
+static inline bool
+is_stopped(bool (*stop) (void))
+{
+	return stop != NULL && stop();
+}
+
+
 /* ----------
  * look.c
  * ----------

@@ -141,12 +141,6 @@ may_be_directory(const struct dirent *entry)
 	return entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN;
 }
 
-static bool
-is_stopped(const FileStore *store)
-{
-	return store->base.stop != NULL && store->base.stop();
-}
-
 /*
  * Removes the folder `name` of the folder `parent`, below `top`, and the
  * folders below `name`, as far as they are empty.  Errors are ignored, here
@@ -169,7 +163,7 @@ prune_folder(FileStore *store, Folder *top, int parent, const char *name, int de
 	stream = open_stream(store_step_down(store, top, parent, name, DIR_TRUST));
 	if (stream != NULL)
 	{
-		while (!is_stopped(store) && (entry = readdir(stream)) != NULL)
+		while (!is_stopped(store->base.stop) && (entry = readdir(stream)) != NULL)
 			if (may_be_directory(entry))
 				prune_folder(store, top, dirfd(stream), entry->d_name, depth + 1);
 		closedir(stream);

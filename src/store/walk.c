@@ -81,7 +81,7 @@ struct TreeWalk
 	bool		in_trash;
 	const StoreVolume *volume;	/* all directories must be on this volume */
 	bool		recurse;
-	bool		(*stop) (void); /* see store_set_stop(), or NULL */
+	bool		(*stop) (void); /* see is_stopped() */
 	int			errnum;			/* not 0 once the walk has failed */
 	const char *failure;
 	int			nlevels;		/* number of open directories */
@@ -384,7 +384,7 @@ read_portion(TreeWalk *walk)
 		int			n_files = walk->n_files;
 		struct dirent *entry;
 
-		if (passed_over && walk->stop != NULL && walk->stop())
+		if (passed_over && is_stopped(walk->stop))
 			return fail_walk(walk, EINTR, "could not walk directory");
 		errno = 0;
 		entry = readdir(current_level(walk)->stream);
