@@ -708,7 +708,7 @@ test_descriptors(void)
 			close(spare[i]);
 		store_free_slots = 7;
 		store = open_again();
-		ok(store_identify(store, "d/e/a.mp3", &file).outcome == FILE_OK &&
+		ok(store_identify(store, "d/e/a.mp3", false, &file).outcome == FILE_OK &&
 		   store_capture(store, RUN, "d/e/a.mp3", &file).outcome == FILE_OK,
 		   "seven descriptors: captured");
 		is(outcome_of(store_lock(store)), FILE_OK, "... locked, all directories being held");
@@ -716,7 +716,7 @@ test_descriptors(void)
 		is(outcome_of(store_lock(store)), FILE_OK, "... the new claim as well");
 		is(getpid(), store_lock_holder(store), "... the holder found");
 		ok(store_put_back(store, RUN, "d/e/a.mp3", &file).outcome == FILE_OK &&
-		   store_identify(store, "d/e/b.mp3", &file).outcome == FILE_OK &&
+		   store_identify(store, "d/e/b.mp3", false, &file).outcome == FILE_OK &&
 		   store_capture(store, RUN, "d/e/b.mp3", &file).outcome == FILE_OK,
 		   "... and captured, being locked");
 		store_close(store);

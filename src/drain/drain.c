@@ -200,7 +200,7 @@ drain_is_found_at(const Drain *drain, const char *path, const LedgerFile *file)
 	 * a file that was captured by a copy has another inode when it is put
 	 * back
 	 */
-	if (store_identify_durably(drain->store, path, &found).outcome != FILE_OK)
+	if (store_identify(drain->store, path, true, &found).outcome != FILE_OK)
 		return false;
 	/* and somebody may have written into the file since it is back */
 	return store_same_copy(&found, &file->identity) ||

@@ -172,7 +172,7 @@ empty_run(Strays *strays)
 	TreeWalk   *walk;
 
 	strays->batch = at_commit_begin(&strays->place, strays->run_id, AT_COMMIT_PUT_BACK);
-	walk = walk_begin_trash(strays->store, strays->run_id);
+	walk = walk_begin(strays->store, true, strays->run_id);
 	PG_TRY();
 	{
 		walk_strays(strays, walk);

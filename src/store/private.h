@@ -15,6 +15,7 @@
 #ifndef AUDIO_CLEANUP_STORE_PRIVATE_H
 #define AUDIO_CLEANUP_STORE_PRIVATE_H
 
+#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <sys/stat.h>
@@ -262,6 +263,12 @@ extern FileResult store_begin(StoreJob *job, FileStore *store, int64 run_id, con
 
 /* Calls close(fd), and keeps errno. */
 extern void store_close_quietly(int fd);
+
+/*
+ * Does the work of fdopendir().  Returns NULL with errno if `fd` is -1; closes
+ * a descriptor that cannot be read.
+ */
+extern DIR *store_open_stream(int fd);
 
 /*
  * Opens the folder `name` (one component, or ".") in the folder `parent`, and

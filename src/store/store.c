@@ -145,11 +145,9 @@ local_open(const char *path)
 	{
 		if (open_root(store, path))
 			return store;
-		save_errno = errno;
 		store_release_descriptors(STORE_DESCRIPTORS);
 	}
-	else
-		save_errno = errno;
+	save_errno = errno;
 	pfree(store);
 	errno = save_errno;
 	return NULL;

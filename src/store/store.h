@@ -290,17 +290,13 @@ extern int	store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes);
 extern void store_expect(FileStore *store, const char *const *paths, int n);
 
 /*
- * Sets *identity to the identity of the regular file at `path`.  FILE_OK,
+ * Sets *identity to the identity of the regular file at `path`.  With
+ * `durably`, the next store_sync() makes sure that the file stays at its place
+ * after a crash, whatever process has put the file there.  FILE_OK,
  * FILE_VANISHED, FILE_NOT_REGULAR or FILE_FAILED.  Commit-safe.
- *
- * After store_identify_durably() the next store_sync() makes sure that the
- * file stays at its place after a crash, whatever process has put the file
- * there.
  */
-extern FileResult store_identify(FileStore *store, const char *path,
+extern FileResult store_identify(FileStore *store, const char *path, bool durably,
 								 FileIdentity *identity);
-extern FileResult store_identify_durably(FileStore *store, const char *path,
-										 FileIdentity *identity);
 
 /*
  * Returns whether inode, size, mtime and birth time are equal.  With

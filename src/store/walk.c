@@ -26,7 +26,6 @@
  */
 #include "src/pg/base.h"
 
-#include <dirent.h>
 #include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -154,11 +153,9 @@ push_level(TreeWalk *walk, int fd)
 {
 	WalkLevel  *level = &walk->levels[walk->nlevels];
 
-	level->stream = fd < 0 ? NULL : fdopendir(fd);
+	level->stream = store_open_stream(fd);
 	if (level->stream == NULL)
 	{
-		if (fd >= 0)
-			store_close_quietly(fd);
 		ReleaseExternalFD();
 		return -1;
 	}
@@ -267,41 +264,27 @@ tell_type(TreeWalk *walk, int parent, const struct dirent *entry)
 	return type == DT_REG || type == DT_DIR ? type : DT_UNKNOWN;
 }
 
-/* Returns a walk that has a slot for the descriptor of its top, or has failed. */
-static TreeWalk *
-make_walk(const FileStore *store, const StoreVolume *volume, bool recurse)
+TreeWalk *
+local_walk_begin(FileStore *store, bool recurse, int64 run_id)
 {
 	TreeWalk   *walk = palloc0(sizeof(TreeWalk));
+	FileLook	look;
+	int			fd;
 
 	walk->base.driver = &local_driver;
 	walk->stop = store->base.stop;
-	walk->volume = volume;
 	walk->recurse = recurse;
+	walk->in_trash = run_id != 0;
+	walk->volume = walk->in_trash ? &store->trash.base->volume : &store->root.volume;
 	if (!AcquireExternalFD())
+	{
 		fail_walk(walk, EMFILE, "could not open directory");
-	return walk;
-}
-
-TreeWalk *
-local_walk_begin(FileStore *store, bool recurse)
-{
-	TreeWalk   *walk = make_walk(store, &store->root.volume, recurse);
-	FileLook	look;
-
-	if (walk->errnum == 0 &&
-		push_level(walk, store_open_directory(walk->volume, store->root.fd, ".", &look)) != 0)
-		fail_walk(walk, errno, "could not open directory");
-	return walk;
-}
-
-TreeWalk *
-local_walk_begin_trash(FileStore *store, int64 run_id)
-{
-	TreeWalk   *walk = make_walk(store, &store->trash.base->volume, true);
-
-	walk->in_trash = true;
+		return walk;
+	}
+	fd = walk->in_trash ? store_open_trash(store, run_id) :
+		store_open_directory(walk->volume, store->root.fd, ".", &look);
 	/* without a trash the walk is at its end */
-	if (walk->errnum == 0 && push_level(walk, store_open_trash(store, run_id)) != 0 && errno != ENOENT)
+	if (push_level(walk, fd) != 0 && !(walk->in_trash && errno == ENOENT))
 		fail_walk(walk, errno, "could not open directory");
 	return walk;
 }
