@@ -234,7 +234,7 @@ emit_found(Finder *finder, uint64 hash, const char *text, size_t len, int famili
 	const KeyScope *scope = finder->scope;
 	uint64		mixed;
 
-	if (!may_be_long(scope, len))
+	if (!has_bit(scope->lengths, len < KEY_LENGTHS ? len : 0))
 		return;
 	mixed = mix_hash(hash);
 	for (int family = KEY_PATH; family <= families; family <<= 1)

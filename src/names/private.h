@@ -108,13 +108,6 @@ may_end(const uint8 *ends, const char *text, size_t len)
 	return len < 2 || has_bit(ends, end_number(text[len - 2], text[len - 1]));
 }
 
-/* Returns whether a file may have a key of `len` bytes. */
-static inline bool
-may_be_long(const KeyScope *scope, size_t len)
-{
-	return has_bit(scope->lengths, len < KEY_LENGTHS ? len : 0);
-}
-
 /* path.c */
 
 /*

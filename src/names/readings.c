@@ -329,12 +329,6 @@ decode_path(const char *text, size_t len, char *out)
 	return n;
 }
 
-static bool
-is_utf8(const char *text, size_t len)
-{
-	return pg_encoding_verifymbstr(PG_UTF8, text, (int) len) == (int) len;
-}
-
 /* Decodes bytes that are not UTF-8 as letters of Latin-1: "%E9" and "\xe9" mean U+00E9. */
 static size_t
 decode_latin(const char *text, size_t len, char *out)
@@ -574,31 +568,23 @@ static const struct
 	Decoder		decode;			/* decodes the whole text; or NULL */
 	const char *also;			/* a text that must be there as well; or NULL */
 	int			times;
+	bool		through;		/* decode_through() decodes it: the sign of an
+								 * escape that has no other meaning */
 }			decoders[] = {
-	{'\\', read_backslash, NULL, NULL, 3},
-	{'%', read_hex_pair, NULL, NULL, 2},
-	{'+', read_plus, NULL, NULL, 1},
-	{'%', read_percent_u, NULL, "%u", 1},
-	{'&', read_entity, NULL, ";", 2},
-	{'"', read_doubled, NULL, "\"\"", 1},
-	{'\'', read_doubled, NULL, "''", 1},
-	{'\'', read_quoted_quote, NULL, "'\"'\"'", 1},
-	{'\\', read_hex_pair, NULL, "S:", 1},
-	{'\xC3', read_encoded_twice, NULL, NULL, 1},
-	{'\0', NULL, decode_latin, NULL, 1},
-	{'\\', NULL, decode_slashes, NULL, 1},
-	{'/', NULL, decode_path, NULL, 1},
+	{'\\', read_backslash, NULL, NULL, 3, true},
+	{'%', read_hex_pair, NULL, NULL, 2, true},
+	{'+', read_plus, NULL, NULL, 1, false},
+	{'%', read_percent_u, NULL, "%u", 1, true},
+	{'&', read_entity, NULL, ";", 2, true},
+	{'"', read_doubled, NULL, "\"\"", 1, true},
+	{'\'', read_doubled, NULL, "''", 1, true},
+	{'\'', read_quoted_quote, NULL, "'\"'\"'", 1, true},
+	{'\\', read_hex_pair, NULL, "S:", 1, false},
+	{'\xC3', read_encoded_twice, NULL, NULL, 1, true},
+	{'\0', NULL, decode_latin, NULL, 1, false},
+	{'\\', NULL, decode_slashes, NULL, 1, false},
+	{'/', NULL, decode_path, NULL, 1, false},
 };
-
-/*
- * Returns whether the decoder is for PHP's S:, in which a backslash has
- * another meaning than elsewhere.
- */
-static bool
-is_for_php(int decoder)
-{
-	return decoders[decoder].read_escape == read_hex_pair && decoders[decoder].sign == '\\';
-}
 
 typedef struct Reading
 {
@@ -658,7 +644,7 @@ applies(const Reading *reading, int decoder)
 	return reading->used[decoder] < decoders[decoder].times &&
 		(decoders[decoder].decode != NULL || !reading->of_paths) &&
 		(decoders[decoder].sign == '\0' || memchr(reading->text, decoders[decoder].sign, reading->len) != NULL) &&
-		(decoders[decoder].decode != decode_latin || !is_utf8(reading->text, reading->len)) &&
+		(decoders[decoder].decode != decode_latin || pg_encoding_verifymbstr(PG_UTF8, reading->text, (int) reading->len) < (int) reading->len) &&
 		(decoders[decoder].decode != decode_path || holds_dots(reading->text, reading->len)) &&
 		(decoders[decoder].also == NULL || holds(reading->text, reading->len, decoders[decoder].also));
 }
@@ -717,8 +703,7 @@ decode_through(char *text, size_t len)
 	{
 		before = len;
 		for (int i = 0; i < lengthof(decoders); i++)
-			if (decoders[i].read_escape != NULL && decoders[i].read_escape != read_plus &&
-				!is_for_php(i))
+			if (decoders[i].through)
 				len = decode_escapes(decoders[i].read_escape, decoders[i].sign, text, len, text);
 	} while (len < before && ++rounds < DECODE_ROUNDS);
 	return len;
