@@ -22,7 +22,6 @@
 #include <sys/sysmacros.h>
 
 #include "src/store/claim_file.h"
-#include "src/store/lock.h"
 #include "src/store/private.h"
 
 #define RUN		INT64CONST(42)

@@ -20,7 +20,8 @@
 #include <liburing.h>
 #endif
 
-#include "src/store/lock.h"
+#include "src/store/claim_file.h"
+
 #define SCRATCH
 #include "common.h"
 

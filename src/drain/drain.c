@@ -45,7 +45,6 @@
 #include "src/pg/progress.h"
 #include "src/pg/time.h"
 #include "src/store/claim_file.h"
-#include "src/store/lock.h"
 
 /* microseconds after which a step ends; if the last fsync took longer, as long as that fsync, up to a limit */
 #define STEP_US			500000
