@@ -121,13 +121,6 @@ current_level(TreeWalk *walk)
 	return &walk->levels[walk->nlevels - 1];
 }
 
-/* Makes walk->path the path of the current directory again. */
-static void
-cut_path(TreeWalk *walk)
-{
-	walk->path[current_level(walk)->path_len] = '\0';
-}
-
 /* Appends a name to walk->path.  Returns false if the path would be too long. */
 static bool
 append_name(TreeWalk *walk, const char *name)
@@ -311,12 +304,6 @@ add_name(TreeWalk *walk, const char *name)
 	return begin;
 }
 
-static bool
-is_portion_full(const TreeWalk *walk)
-{
-	return walk->n_files == PORTION_FILES || walk->names_len > PORTION_BYTES;
-}
-
 /*
  * Keeps the entry if the walk needs it.  Returns WALK_FAILED, or WALK_FILE to
  * go on.
@@ -362,7 +349,7 @@ read_portion(TreeWalk *walk)
 
 	walk->n_files = walk->next_file = 0;
 	walk->names_len = 0;
-	while (!walk->has_folder && !walk->is_over && !is_portion_full(walk))
+	while (!walk->has_folder && !walk->is_over && walk->n_files < PORTION_FILES && walk->names_len <= PORTION_BYTES)
 	{
 		int			n_files = walk->n_files;
 		struct dirent *entry;
@@ -383,7 +370,7 @@ read_portion(TreeWalk *walk)
 	return WALK_FILE;
 }
 
-/* Goes where the files of the portion end: into a folder, or out of the directory. */
+/* Goes where the files of the portion end: into the folder, or out of the directory, which is over. */
 static WalkStep
 leave_portion(TreeWalk *walk)
 {
@@ -392,11 +379,8 @@ leave_portion(TreeWalk *walk)
 		walk->has_folder = false;
 		return enter_directory(walk, walk->names + walk->folder);
 	}
-	if (walk->is_over)
-	{
-		walk->is_over = false;
-		close_level(walk);
-	}
+	walk->is_over = false;
+	close_level(walk);
 	return WALK_FILE;
 }
 
@@ -409,7 +393,8 @@ local_walk_next(TreeWalk *walk, const char **path)
 
 	while (walk->nlevels > 0)
 	{
-		cut_path(walk);
+		/* the path of the current directory again */
+		walk->path[current_level(walk)->path_len] = '\0';
 		if (walk->is_claimed)
 		{
 			walk->is_claimed = false;
@@ -423,12 +408,7 @@ local_walk_next(TreeWalk *walk, const char **path)
 			*path = walk->path;
 			return WALK_FILE;
 		}
-		if (leave_portion(walk) == WALK_FAILED)
-			return WALK_FAILED;
-		if (walk->nlevels == 0)
-			break;
-		cut_path(walk);
-		if (read_portion(walk) == WALK_FAILED)
+		if ((walk->has_folder || walk->is_over ? leave_portion(walk) : read_portion(walk)) == WALK_FAILED)
 			return WALK_FAILED;
 	}
 	return WALK_END;
