@@ -1175,6 +1175,16 @@ test_no_space(void)
 	store_close(store);
 }
 
+/* Captures a file that cannot be renamed into the trash. */
+static FileResult
+capture_by_copy(FileStore *store, const char *path, const FileIdentity *expected)
+{
+	StoreFile	file = {.path = path,.expected = expected};
+
+	store_capture_many(store, RUN, &file, 1, false);
+	return file.result;
+}
+
 /* Checks a file system whose folders belong to projects of their own. */
 static void
 test_projects(void)
@@ -1196,7 +1206,7 @@ test_projects(void)
 	ok(result.outcome == FILE_NO_SPACE && result.errnum == EXDEV, "EXDEV is as if there was no space");
 	ok(holds("p/a.mp3", "sound"), "... and the file stays where it was");
 
-	is(outcome_of(store_capture_by_copy(store, RUN, "p/a.mp3", &file)), FILE_OK, "captured by a copy");
+	is(outcome_of(capture_by_copy(store, "p/a.mp3", &file)), FILE_OK, "captured by a copy");
 	ok(!there("p/a.mp3") && holds(TRASH "/p/a.mp3", "sound"), "... it is in the trash");
 	file.captured = true;
 	is(store_locate(store, RUN, "p/a.mp3", &file, true, &errnum), PLACE_TRASH, "... and known again");
@@ -1205,7 +1215,7 @@ test_projects(void)
 	other = know(store, "p/a.mp3");
 	ok(store_same_copy(&other, &file), "... with its time");
 
-	is(outcome_of(store_capture_by_copy(store, RUN, "p/a.mp3", &other)), FILE_OK, "captured again");
+	is(outcome_of(capture_by_copy(store, "p/a.mp3", &other)), FILE_OK, "captured again");
 	other.captured = true;
 	is(outcome_of(store_put_back_as(store, RUN, "p/a.mp3", "q/b.mp3", &other)), FILE_OK,
 	   "put back into a third project");
@@ -1213,16 +1223,16 @@ test_projects(void)
 
 	other = know(store, "q/b.mp3");
 	store_set_durable(store, false);
-	is_failure(store_capture_by_copy(store, RUN, "q/b.mp3", &other), EXDEV, NULL,
+	is_failure(capture_by_copy(store, "q/b.mp3", &other), EXDEV, NULL,
 			   "not while somebody waits for a commit");
 	store_set_durable(store, true);
 
 	/* killed with the copy complete, and the original there */
-	is(outcome_of(store_capture_by_copy(store, RUN, "q/b.mp3", &other)), FILE_OK, "captured once more");
+	is(outcome_of(capture_by_copy(store, "q/b.mp3", &other)), FILE_OK, "captured once more");
 	must(system(tap_text("cp -p '%s' '%s'", at(TRASH "/q/b.mp3"), at("q/b.mp3"))) == 0, "cp");
 	other = know(store, "q/b.mp3");
 	is(store_locate(store, RUN, "q/b.mp3", &other, true, &errnum), PLACE_UPLOAD, "the original counts");
-	is(outcome_of(store_capture_by_copy(store, RUN, "q/b.mp3", &other)), FILE_OK, "... and the copy is used");
+	is(outcome_of(capture_by_copy(store, "q/b.mp3", &other)), FILE_OK, "... and the copy is used");
 	ok(!there("q/b.mp3") && holds(TRASH "/q/b.mp3", "sound"), "... and there is one file");
 
 	/*

@@ -68,9 +68,6 @@ STORE_BUCKET(FileResult, end_upload,
 STORE_LOCAL(FileResult, capture,
 			(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected),
 			(store, run_id, path, expected), fail(ENOTSUP, "could not rename file"))
-STORE_LOCAL(FileResult, capture_by_copy,
-			(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected),
-			(store, run_id, path, expected), fail(ENOTSUP, "could not copy file"))
 STORE_BOTH(void, capture_many,
 		   (FileStore *store, int64 run_id, StoreFile *files, int n, bool for_good),
 		   (store, run_id, files, n, for_good))
