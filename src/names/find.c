@@ -30,9 +30,7 @@
 
 #include <ctype.h>
 
-#include "src/names/fold.h"
 #include "src/names/private.h"
-#include "src/names/readings.h"
 
 /* A long value is searched in windows of this many bytes, which overlap. */
 #ifndef KEY_WINDOW

@@ -25,7 +25,7 @@
 #include "common/unicode_norm.h"
 #include "lib/stringinfo.h"
 
-#include "src/names/fold.h"
+#include "src/names/private.h"
 
 #define MAX_UTF8_LETTER		4
 #define DOT_ABOVE			0x0307

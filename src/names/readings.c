@@ -19,10 +19,8 @@
 #include <ctype.h>
 
 #include "common/hashfn.h"
-#include "mb/pg_wchar.h"
 
-#include "src/names/fold.h"
-#include "src/names/readings.h"
+#include "src/names/private.h"
 
 #define READINGS_MAX	48
 

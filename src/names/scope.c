@@ -31,7 +31,6 @@
 
 #include "port/pg_bitutils.h"
 
-#include "src/names/fold.h"
 #include "src/names/private.h"
 
 #define KEYS_MAX			(1024 * 1024)	/* bytes */

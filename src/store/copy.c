@@ -29,7 +29,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include "src/store/copy.h"
+#include "src/store/private.h"
 
 /* a divisor of COPY_CHUNK */
 #define BUFFER_SIZE		(256 * 1024)

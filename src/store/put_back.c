@@ -13,7 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "src/store/copy.h"
 #include "src/store/private.h"
 
 /*
