@@ -566,8 +566,9 @@ static const struct
 	Decoder		decode;			/* decodes the whole text; or NULL */
 	const char *also;			/* a text that must be there as well; or NULL */
 	int			times;
-	bool		through;		/* decode_through() decodes it: the sign of an
-								 * escape that has no other meaning */
+	bool		through;		/* decode_through() uses the decoder: "+", and
+								 * a backslash in PHP's S:, may mean something
+								 * else */
 }			decoders[] = {
 	{'\\', read_backslash, NULL, NULL, 3, true},
 	{'%', read_hex_pair, NULL, NULL, 2, true},
@@ -642,7 +643,8 @@ applies(const Reading *reading, int decoder)
 	return reading->used[decoder] < decoders[decoder].times &&
 		(decoders[decoder].decode != NULL || !reading->of_paths) &&
 		(decoders[decoder].sign == '\0' || memchr(reading->text, decoders[decoder].sign, reading->len) != NULL) &&
-		(decoders[decoder].decode != decode_latin || pg_encoding_verifymbstr(PG_UTF8, reading->text, (int) reading->len) < (int) reading->len) &&
+		(decoders[decoder].decode != decode_latin ||
+		 pg_encoding_verifymbstr(PG_UTF8, reading->text, (int) reading->len) < (int) reading->len) &&
 		(decoders[decoder].decode != decode_path || holds_dots(reading->text, reading->len)) &&
 		(decoders[decoder].also == NULL || holds(reading->text, reading->len, decoders[decoder].also));
 }
