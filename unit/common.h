@@ -100,7 +100,7 @@ static inline FileIdentity
 know(FileStore *store, const char *path)
 {
 	FileIdentity identity;
-	FileResult	result = store_identify(store, path, &identity);
+	FileResult	result = store_identify(store, path, false, &identity);
 
 	errno = result.errnum;
 	must(result.outcome == FILE_OK, path);

@@ -18,7 +18,7 @@
 #include <sys/ioctl.h>
 #include <sys/xattr.h>
 
-#include "src/store/copy.h"
+#include "src/store/private.h"
 #define SCRATCH
 #include "common.h"
 

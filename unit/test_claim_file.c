@@ -22,7 +22,6 @@
 #include <sys/sysmacros.h>
 
 #include "src/store/claim_file.h"
-#include "src/store/lock.h"
 #include "src/store/private.h"
 
 #define RUN		INT64CONST(42)
@@ -69,20 +68,14 @@ openat(int fd, const char *path, int flags,...)
 	return real(fd, path, flags, mode);
 }
 
-int
-open(const char *path, int flags,...)
+FILE *
+fopen(const char *path, const char *mode)
 {
-	va_list		args;
-	mode_t		mode;
+	REAL(fopen);
 
-	REAL(open);
-
-	va_start(args, flags);
-	mode = (flags & (O_CREAT | O_TMPFILE)) ? va_arg(args, mode_t) : 0;
-	va_end(args);
 	if (hook.proc_locks != NULL && strcmp(path, "/proc/locks") == 0)
 		path = hook.proc_locks;
-	return real(path, flags, mode);
+	return real(path, mode);
 }
 
 int
@@ -714,7 +707,7 @@ test_descriptors(void)
 			close(spare[i]);
 		store_free_slots = 7;
 		store = open_again();
-		ok(store_identify(store, "d/e/a.mp3", &file).outcome == FILE_OK &&
+		ok(store_identify(store, "d/e/a.mp3", false, &file).outcome == FILE_OK &&
 		   store_capture(store, RUN, "d/e/a.mp3", &file).outcome == FILE_OK,
 		   "seven descriptors: captured");
 		is(outcome_of(store_lock(store)), FILE_OK, "... locked, all directories being held");
@@ -722,7 +715,7 @@ test_descriptors(void)
 		is(outcome_of(store_lock(store)), FILE_OK, "... the new claim as well");
 		is(getpid(), store_lock_holder(store), "... the holder found");
 		ok(store_put_back(store, RUN, "d/e/a.mp3", &file).outcome == FILE_OK &&
-		   store_identify(store, "d/e/b.mp3", &file).outcome == FILE_OK &&
+		   store_identify(store, "d/e/b.mp3", false, &file).outcome == FILE_OK &&
 		   store_capture(store, RUN, "d/e/b.mp3", &file).outcome == FILE_OK,
 		   "... and captured, being locked");
 		store_close(store);

@@ -20,7 +20,8 @@
 #include <liburing.h>
 #endif
 
-#include "src/store/lock.h"
+#include "src/store/claim_file.h"
+
 #define SCRATCH
 #include "common.h"
 
@@ -544,7 +545,7 @@ test_paths(void)
 		int			errnum;
 		int64		freed;
 
-		is_failure(store_identify(store, bad[i], &any), EINVAL, "could not accept path",
+		is_failure(store_identify(store, bad[i], false, &any), EINVAL, "could not accept path",
 				   tap_text("path \"%s\" is refused", bad[i]));
 		ok(store_capture(store, RUN, bad[i], &file).errnum == EINVAL &&
 		   store_put_back(store, RUN, bad[i], &file).errnum == EINVAL &&
@@ -558,15 +559,15 @@ test_paths(void)
 	for (int i = 100; i < (int) sizeof(path); i += 100)
 		path[i] = '/';
 	path[STORE_PATH_MAX] = '\0';
-	is_failure(store_identify(store, path, &any), ENAMETOOLONG, NULL,
+	is_failure(store_identify(store, path, false, &any), ENAMETOOLONG, NULL,
 			   "a path of STORE_PATH_MAX bytes is too long");
 	path[STORE_PATH_MAX - 1] = '\0';
-	is(outcome_of(store_identify(store, path, &any)), FILE_VANISHED,
+	is(outcome_of(store_identify(store, path, false, &any)), FILE_VANISHED,
 	   "one byte less is not");
 
 	memset(name, 'n', sizeof(name));
 	name[256] = '\0';
-	is_failure(store_identify(store, name, &any), ENAMETOOLONG, NULL,
+	is_failure(store_identify(store, name, false, &any), ENAMETOOLONG, NULL,
 			   "256 bytes are too long a name");
 	name[255] = '\0';
 	for (int i = 0; i <= (int) lengthof(odd); i++)
@@ -667,20 +668,20 @@ test_kinds(void)
 		int			errnum;
 		int64		freed;
 
-		ok(store_identify(store, kinds[i], &any).outcome == FILE_NOT_REGULAR &&
+		ok(store_identify(store, kinds[i], false, &any).outcome == FILE_NOT_REGULAR &&
 		   store_capture(store, RUN, kinds[i], &file).outcome == FILE_NOT_REGULAR &&
 		   store_destroy_in_place(store, kinds[i], &file, &freed).outcome ==
 		   FILE_NOT_REGULAR &&
 		   store_locate(store, RUN, kinds[i], &file, true, &errnum) == PLACE_OTHER &&
 		   there(kinds[i]), "%s is not touched", kinds[i]);
 	}
-	is(outcome_of(store_identify(store, "target/x", &any)), FILE_VANISHED,
+	is(outcome_of(store_identify(store, "target/x", false, &any)), FILE_VANISHED,
 	   "a file as directory: vanished");
-	is(outcome_of(store_identify(store, "link.mp3/x", &any)), FILE_VANISHED,
+	is(outcome_of(store_identify(store, "link.mp3/x", false, &any)), FILE_VANISHED,
 	   "a symlink as directory: vanished");
-	is(outcome_of(store_identify(store, "fifo.mp3/x", &any)), FILE_VANISHED,
+	is(outcome_of(store_identify(store, "fifo.mp3/x", false, &any)), FILE_VANISHED,
 	   "a fifo as directory: vanished, and nobody waits");
-	is(outcome_of(store_identify(store, "no/such/x", &any)), FILE_VANISHED,
+	is(outcome_of(store_identify(store, "no/such/x", false, &any)), FILE_VANISHED,
 	   "no such directory: vanished");
 	store_close(store);
 }
@@ -1174,6 +1175,16 @@ test_no_space(void)
 	store_close(store);
 }
 
+/* Captures a file that cannot be renamed into the trash. */
+static FileResult
+capture_by_copy(FileStore *store, const char *path, const FileIdentity *expected)
+{
+	StoreFile	file = {.path = path,.expected = expected};
+
+	store_capture_many(store, RUN, &file, 1, false);
+	return file.result;
+}
+
 /* Checks a file system whose folders belong to projects of their own. */
 static void
 test_projects(void)
@@ -1195,7 +1206,7 @@ test_projects(void)
 	ok(result.outcome == FILE_NO_SPACE && result.errnum == EXDEV, "EXDEV is as if there was no space");
 	ok(holds("p/a.mp3", "sound"), "... and the file stays where it was");
 
-	is(outcome_of(store_capture_by_copy(store, RUN, "p/a.mp3", &file)), FILE_OK, "captured by a copy");
+	is(outcome_of(capture_by_copy(store, "p/a.mp3", &file)), FILE_OK, "captured by a copy");
 	ok(!there("p/a.mp3") && holds(TRASH "/p/a.mp3", "sound"), "... it is in the trash");
 	file.captured = true;
 	is(store_locate(store, RUN, "p/a.mp3", &file, true, &errnum), PLACE_TRASH, "... and known again");
@@ -1204,7 +1215,7 @@ test_projects(void)
 	other = know(store, "p/a.mp3");
 	ok(store_same_copy(&other, &file), "... with its time");
 
-	is(outcome_of(store_capture_by_copy(store, RUN, "p/a.mp3", &other)), FILE_OK, "captured again");
+	is(outcome_of(capture_by_copy(store, "p/a.mp3", &other)), FILE_OK, "captured again");
 	other.captured = true;
 	is(outcome_of(store_put_back_as(store, RUN, "p/a.mp3", "q/b.mp3", &other)), FILE_OK,
 	   "put back into a third project");
@@ -1212,16 +1223,16 @@ test_projects(void)
 
 	other = know(store, "q/b.mp3");
 	store_set_durable(store, false);
-	is_failure(store_capture_by_copy(store, RUN, "q/b.mp3", &other), EXDEV, NULL,
+	is_failure(capture_by_copy(store, "q/b.mp3", &other), EXDEV, NULL,
 			   "not while somebody waits for a commit");
 	store_set_durable(store, true);
 
 	/* killed with the copy complete, and the original there */
-	is(outcome_of(store_capture_by_copy(store, RUN, "q/b.mp3", &other)), FILE_OK, "captured once more");
+	is(outcome_of(capture_by_copy(store, "q/b.mp3", &other)), FILE_OK, "captured once more");
 	must(system(tap_text("cp -p '%s' '%s'", at(TRASH "/q/b.mp3"), at("q/b.mp3"))) == 0, "cp");
 	other = know(store, "q/b.mp3");
 	is(store_locate(store, RUN, "q/b.mp3", &other, true, &errnum), PLACE_UPLOAD, "the original counts");
-	is(outcome_of(store_capture_by_copy(store, RUN, "q/b.mp3", &other)), FILE_OK, "... and the copy is used");
+	is(outcome_of(capture_by_copy(store, "q/b.mp3", &other)), FILE_OK, "... and the copy is used");
 	ok(!there("q/b.mp3") && holds(TRASH "/q/b.mp3", "sound"), "... and there is one file");
 
 	/*
@@ -1569,7 +1580,7 @@ test_unprivileged(void)
 
 	put("d/b.mp3", "b");
 	must(chmod(at("d"), 0) == 0, "chmod");
-	is_failure(store_identify(store, "d/b.mp3", &any), EACCES, "could not open directory",
+	is_failure(store_identify(store, "d/b.mp3", false, &any), EACCES, "could not open directory",
 			   "a directory without permissions");
 	must(chmod(at("d"), 0755) == 0, "chmod");
 
@@ -1612,13 +1623,13 @@ test_mounts(const char *name, bool no_mount_ids)
 	{
 		put("other/a.mp3", "x");
 		store_sync(store);
-		is_failure(store_identify(store, "other/a.mp3", &any), EXDEV, NULL,
+		is_failure(store_identify(store, "other/a.mp3", false, &any), EXDEV, NULL,
 				   tap_text("%s: another file system", name));
-		is_failure(store_identify(store, "bound/a.mp3", &any), EXDEV, NULL,
+		is_failure(store_identify(store, "bound/a.mp3", false, &any), EXDEV, NULL,
 				   tap_text("%s: a bind mount of the same", name));
 		is_failure(store_capture(store, RUN, "bound/a.mp3", &file), EXDEV, NULL,
 				   tap_text("%s: ... not captured through it", name));
-		is_failure(store_identify(store, "bound.mp3", &any), EXDEV, NULL,
+		is_failure(store_identify(store, "bound.mp3", false, &any), EXDEV, NULL,
 				   tap_text("%s: a file that is a mount point", name));
 		must(mkdir(at(".audio_cleanup"), 0700) == 0, "mkdir");
 		must(system(tap_text("mount --bind '%s' '%s'", at("real"),

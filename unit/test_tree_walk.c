@@ -120,7 +120,7 @@ static char failure[STORE_PATH_MAX + 256];
 static char *
 walk_all(FileStore *store, bool recurse)
 {
-	TreeWalk   *walk = walk_begin(store, recurse);
+	TreeWalk   *walk = walk_begin(store, recurse, 0);
 	char	   *found[1000];
 	char	   *all = pg_strdup("");
 	const char *path;
@@ -581,7 +581,7 @@ test_claimed(void)
 	put("a/2.mp3", "");
 	put("c/3.mp3", "");
 	put("c/.audio_cleanup2", "");
-	for (walk = walk_begin(store, true); (step = walk_next(walk, &path)) == WALK_FILE || step == WALK_CLAIMED;)
+	for (walk = walk_begin(store, true, 0); (step = walk_next(walk, &path)) == WALK_FILE || step == WALK_CLAIMED;)
 		if (step == WALK_FILE)
 			files++;
 		else if (strcmp(path, "a/b") == 0)
@@ -592,7 +592,7 @@ test_claimed(void)
 	is(files, 3, "it passes on all files");
 	is(claimed, 1, "and the folder, once, but not its own");
 	walk_end(walk);
-	walk = walk_begin(store, false);
+	walk = walk_begin(store, false, 0);
 	is(walk_next(walk, &path), WALK_END, "without folders there is none that is claimed");
 	walk_end(walk);
 	store_close(store);
@@ -609,9 +609,9 @@ test_abandoned(void)
 
 	dig(10);
 	put("d/d/d/a.mp3", "");
-	walk_end(walk_begin(store, true));
+	walk_end(walk_begin(store, true, 0));
 	walk_end(NULL);
-	walk = walk_begin(store, true);
+	walk = walk_begin(store, true, 0);
 	is(walk_next(walk, &path), WALK_FILE, "a file somewhere below");
 	walk_end(walk);
 	is(count_descriptors(), descriptors, "all is closed");
@@ -651,7 +651,7 @@ test_many(void)
 		put(name, "");
 	}
 	began = seconds();
-	walk = walk_begin(store, true);
+	walk = walk_begin(store, true, 0);
 	while (walk_next(walk, &path) == WALK_FILE)
 	{
 		int			number = atoi(path + strlen(path) - strlen("000000.mp3"));

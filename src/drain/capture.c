@@ -19,8 +19,6 @@
 /* milliseconds after which condemned files are looked at again before they are moved */
 #define FRESH_MS	60000
 
-static void set_captured(Drain *drain, LedgerFile *file, FileResult result);
-
 /* The beginning of the error of a pending file that is to be deleted in its place. */
 static const char in_place[] = "it is to be deleted in its place";
 
@@ -61,19 +59,16 @@ unlink_in_place(Drain *drain, LedgerFile *file, FileResult captured)
 }
 
 /*
- * A rename can fail because the disk has no room for a new folder of the
- * trash, or because the trash is on another disk.  Without backups, the file
- * is then deleted in its place.  With backups, a file whose trash is on
- * another disk is copied; if the disk is full, the file stays in its place.
+ * The trash cannot take a file if the disk has no room for a new folder or for
+ * a copy, or, without backups, if the trash is on another disk.  Without
+ * backups, the file is then deleted in its place.  With backups, the file stays
+ * in its place.
  */
 static void
-capture_without_rename(Drain *drain, LedgerFile *file, FileResult captured)
+leave_or_unlink(Drain *drain, LedgerFile *file, FileResult captured)
 {
 	if (drain->context.settings->backup_retention_days == 0)
 		unlink_in_place(drain, file, captured);
-	else if (captured.errnum == EXDEV)
-		set_captured(drain, file, store_capture_by_copy(drain->store, drain->run_id, file->path,
-														&file->identity));
 	else
 	{
 		drain_set_state(file, "pending", drain_failure_text(drain, captured));
@@ -99,7 +94,7 @@ set_captured(Drain *drain, LedgerFile *file, FileResult result)
 			drain_set_state(file, "skipped", "it was replaced or changed");
 			break;
 		case FILE_NO_SPACE:
-			capture_without_rename(drain, file, result);
+			leave_or_unlink(drain, file, result);
 			break;
 		case FILE_OCCUPIED:
 		case FILE_FAILED:

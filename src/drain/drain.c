@@ -45,7 +45,6 @@
 #include "src/pg/progress.h"
 #include "src/pg/time.h"
 #include "src/store/claim_file.h"
-#include "src/store/lock.h"
 
 /* microseconds after which a step ends; if the last fsync took longer, as long as that fsync, up to a limit */
 #define STEP_US			500000
@@ -186,7 +185,7 @@ drain_is_found_at(const Drain *drain, const char *path, const LedgerFile *file)
 	 * a file that was captured by a copy has another inode when it is put
 	 * back
 	 */
-	if (store_identify_durably(drain->store, path, &found).outcome != FILE_OK)
+	if (store_identify(drain->store, path, true, &found).outcome != FILE_OK)
 		return false;
 	/* and somebody may have written into the file since it is back */
 	return store_same_copy(&found, &file->identity) ||

@@ -70,7 +70,7 @@ drop_replaced(const Extension *extension, FileStore *store, int64 *needed, int n
 			store_expect(store, paths, j);
 		}
 		CHECK_FOR_INTERRUPTS();
-		if (store_identify(store, files[i].path, &found).outcome == FILE_VANISHED)
+		if (store_identify(store, files[i].path, false, &found).outcome == FILE_VANISHED)
 			needed[left++] = files[i].file_id;
 	}
 	store_expect(store, NULL, 0);

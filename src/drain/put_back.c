@@ -140,7 +140,7 @@ is_copied(const Drain *drain, const LedgerFile *file)
 	FileIdentity found;
 
 	return file->restore_as != NULL && !store_acts_at_commit(drain->store) &&
-		store_identify_durably(drain->store, file->restore_as, &found).outcome == FILE_OK &&
+		store_identify(drain->store, file->restore_as, true, &found).outcome == FILE_OK &&
 		found.size == file->identity.size && found.mtime_ns >= file->identity.mtime_ns;
 }
 

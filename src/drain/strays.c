@@ -168,7 +168,7 @@ walk_strays(Strays *strays, TreeWalk *walk)
 static void
 empty_run(Strays *strays)
 {
-	TreeWalk   *walk = walk_begin_trash(strays->store, strays->run_id);
+	TreeWalk   *walk = walk_begin(strays->store, true, strays->run_id);
 
 	PG_TRY();
 	{

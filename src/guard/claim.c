@@ -44,7 +44,6 @@
 #include "src/pg/lock.h"
 #include "src/pg/sql.h"
 #include "src/pg/time.h"
-#include "src/store/lock.h"
 
 #define CLAIM_HEADER	"audio_cleanup claim 1\n"
 

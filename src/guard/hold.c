@@ -48,7 +48,7 @@ is_missing(const Settings *settings, const char *path, bool waits)
 	if (store == NULL)
 		return false;
 	if (store_acts_at_commit(store) != waits)
-		outcome = store_identify(store, path, &found).outcome;
+		outcome = store_identify(store, path, false, &found).outcome;
 	store_close(store);
 	return outcome == FILE_VANISHED || outcome == FILE_NOT_REGULAR;
 }

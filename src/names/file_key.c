@@ -9,7 +9,6 @@
  */
 #include "src/pg/base.h"
 
-#include "src/names/fold.h"
 #include "src/names/private.h"
 
 /*
@@ -161,31 +160,14 @@ key_of_file(const KeyRules *rules, const char *path, int families, KeySink sink,
 
 /* ------------------------------------------------------------ comparison --- */
 
-typedef struct Comparison
-{
-	const KeyScope *scope;
-	bool		found;
-} Comparison;
-
-static void
-look_for_match(KeyFamily family, uint64 key, const char *text, size_t len, void *arg)
-{
-	Comparison *comparison = arg;
-
-	if (!comparison->found)
-		comparison->found = scope_has_key(comparison->scope, key);
-}
-
 KeyMatch
 key_compare(const KeyRules *rules, const char *reference, size_t len, const char *path)
 {
 	KeyScope	scope = {.keys_expected = key_count_most(rules, path)};
-	Comparison	loose = {&scope, false};
 	KeyMatch	match = KEY_NO_MATCH;
 
 	key_widen_scope(rules, path, &scope);
-	key_of_reference(rules, &scope, reference, len, look_for_match, &loose);
-	if (loose.found)
+	if (key_refers(rules, &scope, reference, len))
 		match = names_strictly(rules, &scope, reference, len, path) ? KEY_STRICT_MATCH : KEY_LOOSE_MATCH;
 	key_forget_scope(&scope);
 	return match;

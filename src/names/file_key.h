@@ -22,7 +22,7 @@
  * word of the reference is a name if a file has that name, whatever letters
  * are in the name.  So only existing names are searched for: KeyScope knows
  * the files.  The reference is searched in several readings (percent-decoded,
- * without HTML's entities, and more: see readings.h).  A wrong reading can
+ * without HTML's entities, and more: see readings_of()).  A wrong reading can
  * only keep a file too long.  A collision of the 64-bit hashes of keys can do
  * no more, either.  A caller that condemns a file because of a match must call
  * key_compare(), which compares the texts.

@@ -30,9 +30,7 @@
 
 #include <ctype.h>
 
-#include "src/names/fold.h"
 #include "src/names/private.h"
-#include "src/names/readings.h"
 
 /* A long value is searched in windows of this many bytes, which overlap. */
 #ifndef KEY_WINDOW
@@ -74,6 +72,13 @@ void		(*key_pause) (void) = NULL;
 
 /* ----------------------------------------------------------------- asking --- */
 
+/* Returns whether some file has the key, which the filter has let through; with too_many keys, whether a file may have it. */
+static inline bool
+is_in_index(const KeyScope *scope, uint64 key)
+{
+	return scope->too_many || key_number(scope, key) >= 0;
+}
+
 /* Looks up the keys that the filter has let through in the index. */
 static void
 ask_index(Finder *finder)
@@ -81,7 +86,7 @@ ask_index(Finder *finder)
 	KeyScope   *scope = finder->scope;
 
 	for (int i = 0; i < scope->n_let_through; i++)
-		if (scope->too_many || key_number(scope, scope->let_through[i].key) >= 0)
+		if (is_in_index(scope, scope->let_through[i].key))
 			finder->sink(scope->let_through[i].family, scope->let_through[i].key, NULL, 0, finder->arg);
 	scope->n_let_through = 0;
 }
@@ -227,7 +232,7 @@ emit_found(Finder *finder, uint64 hash, const char *text, size_t len, int famili
 	const KeyScope *scope = finder->scope;
 	uint64		mixed;
 
-	if (!may_be_long(scope, len))
+	if (!has_bit(scope->lengths, len < KEY_LENGTHS ? len : 0))
 		return;
 	mixed = mix_hash(hash);
 	for (int family = KEY_PATH; family <= families; family <<= 1)
@@ -236,7 +241,7 @@ emit_found(Finder *finder, uint64 hash, const char *text, size_t len, int famili
 		else if (finder->later)
 			ask_later(finder, family, key_of_mixed(family, mixed));
 		else if (!filter_lacks(scope, key_of_mixed(family, mixed)) &&
-				 scope_has_key(scope, key_of_mixed(family, mixed)))
+				 is_in_index(scope, key_of_mixed(family, mixed)))
 			finder->sink(family, key_of_mixed(family, mixed), text, len, finder->arg);
 }
 

@@ -9,7 +9,6 @@
  */
 #include "src/pg/base.h"
 
-#include "src/names/fold.h"
 #include "src/names/private.h"
 
 /* Extensions of audio, which tell whether a name has an extension, whatever files are cleaned. */

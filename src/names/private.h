@@ -10,6 +10,8 @@
 #ifndef AUDIO_CLEANUP_NAMES_PRIVATE_H
 #define AUDIO_CLEANUP_NAMES_PRIVATE_H
 
+#include "mb/pg_wchar.h"
+
 #include "src/names/file_key.h"
 #include "src/names/rules.h"
 
@@ -108,12 +110,100 @@ may_end(const uint8 *ends, const char *text, size_t len)
 	return len < 2 || has_bit(ends, end_number(text[len - 2], text[len - 1]));
 }
 
-/* Returns whether a file may have a key of `len` bytes. */
-static inline bool
-may_be_long(const KeyScope *scope, size_t len)
+/*
+ * fold.c
+ *
+ * `utf8` tells whether a text is UTF-8; if not, only its ASCII is folded.
+ */
+
+/* Limit for a component of a path in bytes: 255 letters, each of three letters of three bytes. */
+#define FOLD_COMPONENT_MAX	(255 * 9)
+
+/* Returns `c` in lower case, if it is a capital letter of ASCII, else `c`. */
+static inline char
+fold_ascii(char c)
 {
-	return has_bit(scope->lengths, len < KEY_LENGTHS ? len : 0);
+	return (c >= 'A' && c <= 'Z') ? c + ('a' - 'A') : c;
 }
+
+/*
+ * Returns the length of the valid letter of UTF-8 at `text`, or 0 if the `len`
+ * bytes do not begin with such a letter.
+ */
+static inline size_t
+utf8_letter_length(const char *text, size_t len)
+{
+	size_t		n = pg_utf_mblen((const unsigned char *) text);
+
+	return n <= len && pg_utf8_islegal((const unsigned char *) text, (int) n) ? n : 0;
+}
+
+/*
+ * Folds a text of `len` bytes: makes it lower case and composed, and makes
+ * no-break spaces and invisible marks plain spaces.  Returns a new text,
+ * palloc'd, and sets *folded_len to its length.  Bytes that are not valid
+ * UTF-8 stay as they are.
+ */
+extern char *fold_text(bool utf8, const char *text, size_t len, size_t *folded_len);
+
+/*
+ * Folds `len` bytes of `text` into `folded`, if all of these bytes are ASCII.
+ * Otherwise returns false, and the content of `folded` is undefined.
+ */
+extern bool fold_ascii_text(const char *text, size_t len, char *folded);
+
+/*
+ * Folds `len` bytes of `text`, one component of a path, in place, as
+ * fold_text() does.  Returns the new length, which is at most `room`.  A text
+ * that would become longer than `room` is folded as ASCII.
+ */
+extern size_t fold_component(bool utf8, char *text, size_t len, size_t room);
+
+/* The role of a letter of a folded text for the names in the text. */
+typedef enum FoldClass
+{
+	FOLD_BREAK,					/* a letter that ends a name: a blank, a
+								 * quote, a comma */
+	FOLD_LATIN,					/* a letter that is part of a name: letters of
+								 * ASCII, digits, "%" */
+	FOLD_OTHER,					/* a letter of another script */
+	FOLD_MARK,					/* "_", "-" or "~" */
+	FOLD_DOT,
+	FOLD_SLASH
+} FoldClass;
+
+/* The class of each letter of ASCII. */
+extern const uint8 fold_ascii_classes[128];
+
+/*
+ * Returns the class of the letter at `text`, which has at most `len` bytes,
+ * and sets *step to the length of the letter in bytes.
+ */
+extern FoldClass fold_class(bool utf8, const char *text, size_t len, int *step);
+
+/* readings.c */
+
+typedef void (*ReadingSink) (const char *text, size_t len, void *arg);
+
+/*
+ * Calls `sink` with `len` bytes of `text` as they are, and then with each
+ * other reading: percent-decoded (also twice), HTML entities decoded (also
+ * twice), escapes of JSON, PHP, C and the shell decoded (also twice), doubled
+ * quotes as one quote, "+" as a space, backslashes as slashes, and "." and
+ * ".." of paths resolved; also with several of these steps one after another.
+ * If a text has too many readings, `sink` gets some of the readings, and the
+ * text with all escapes decoded.
+ */
+extern void readings_of(const char *text, size_t len, ReadingSink sink, void *arg);
+
+/*
+ * Percent-decodes `len` bytes of `text` into `out`, which has room for `len`
+ * and may be `text` itself.  Returns the new length.
+ */
+extern size_t readings_decode_percent(const char *text, size_t len, char *out);
+
+/* Returns the number that the `digits` hexadecimal digits at `text`, which ends at `end`, mean; or -1. */
+extern int	readings_hex_number(const char *text, const char *end, int digits);
 
 /* path.c */
 
@@ -155,12 +245,6 @@ extern void scope_settle(KeyScope *scope);
 
 /* Starts to fetch the memory of the index for this key. */
 extern void scope_fetch(const KeyScope *scope, uint64 key);
-
-/*
- * Returns whether a file of the scope has this key; with too_many keys,
- * whether a file may have it.  The scope must be settled.
- */
-extern bool scope_has_key(const KeyScope *scope, uint64 key);
 
 /* strict.c */
 

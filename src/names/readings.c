@@ -19,10 +19,8 @@
 #include <ctype.h>
 
 #include "common/hashfn.h"
-#include "mb/pg_wchar.h"
 
-#include "src/names/fold.h"
-#include "src/names/readings.h"
+#include "src/names/private.h"
 
 #define READINGS_MAX	48
 
@@ -329,12 +327,6 @@ decode_path(const char *text, size_t len, char *out)
 	return n;
 }
 
-static bool
-is_utf8(const char *text, size_t len)
-{
-	return pg_encoding_verifymbstr(PG_UTF8, text, (int) len) == (int) len;
-}
-
 /* Decodes bytes that are not UTF-8 as letters of Latin-1: "%E9" and "\xe9" mean U+00E9. */
 static size_t
 decode_latin(const char *text, size_t len, char *out)
@@ -414,7 +406,8 @@ read_encoded_twice(const char *text, const char *end, char **out)
 
 /*
  * The entities of HTML 4, and those of HTML 5 for Latin, Greek and Cyrillic
- * letters, and for ASCII.  Sorted by name.
+ * letters, and for ASCII.  Sorted by name.  The list leaves out a name whose
+ * letters in lower case are the name of the same letter in lower case.
  */
 typedef struct Entity
 {
@@ -423,35 +416,8 @@ typedef struct Entity
 } Entity;
 
 static const Entity entities[] = {
-	{"AElig", 0xC6}, {"AMP", '&'}, {"Aacute", 0xC1}, {"Abreve", 0x102}, {"Acirc", 0xC2}, {"Acy", 0x410},
-	{"Agrave", 0xC0}, {"Alpha", 0x391}, {"Amacr", 0x100}, {"Aogon", 0x104}, {"Aring", 0xC5}, {"Atilde", 0xC3},
-	{"Auml", 0xC4}, {"Bcy", 0x411}, {"Beta", 0x392}, {"CHcy", 0x427}, {"Cacute", 0x106}, {"Ccaron", 0x10C},
-	{"Ccedil", 0xC7}, {"Ccirc", 0x108}, {"Cdot", 0x10A}, {"Chi", 0x3A7}, {"DJcy", 0x402}, {"DScy", 0x405},
-	{"DZcy", 0x40F}, {"Dagger", 0x2021}, {"Dcaron", 0x10E}, {"Dcy", 0x414}, {"Delta", 0x394}, {"Dstrok", 0x110},
-	{"ENG", 0x14A}, {"ETH", 0xD0}, {"Eacute", 0xC9}, {"Ecaron", 0x11A}, {"Ecirc", 0xCA}, {"Ecy", 0x42D},
-	{"Edot", 0x116}, {"Egrave", 0xC8}, {"Emacr", 0x112}, {"Eogon", 0x118}, {"Epsilon", 0x395}, {"Eta", 0x397},
-	{"Euml", 0xCB}, {"Fcy", 0x424}, {"GJcy", 0x403}, {"GT", '>'}, {"Gamma", 0x393}, {"Gammad", 0x3DC},
-	{"Gbreve", 0x11E}, {"Gcedil", 0x122}, {"Gcirc", 0x11C}, {"Gcy", 0x413}, {"Gdot", 0x120}, {"HARDcy", 0x42A},
-	{"Hat", '^'}, {"Hcirc", 0x124}, {"Hstrok", 0x126}, {"IEcy", 0x415}, {"IJlig", 0x132}, {"IOcy", 0x401},
-	{"Iacute", 0xCD}, {"Icirc", 0xCE}, {"Icy", 0x418}, {"Idot", 0x130}, {"Igrave", 0xCC}, {"Imacr", 0x12A},
-	{"Iogon", 0x12E}, {"Iota", 0x399}, {"Itilde", 0x128}, {"Iukcy", 0x406}, {"Iuml", 0xCF}, {"Jcirc", 0x134},
-	{"Jcy", 0x419}, {"Jsercy", 0x408}, {"Jukcy", 0x404}, {"KHcy", 0x425}, {"KJcy", 0x40C}, {"Kappa", 0x39A},
-	{"Kcedil", 0x136}, {"Kcy", 0x41A}, {"LJcy", 0x409}, {"LT", '<'}, {"Lacute", 0x139}, {"Lambda", 0x39B},
-	{"Lcaron", 0x13D}, {"Lcedil", 0x13B}, {"Lcy", 0x41B}, {"Lmidot", 0x13F}, {"Lstrok", 0x141}, {"Mcy", 0x41C},
-	{"Mu", 0x39C}, {"NJcy", 0x40A}, {"Nacute", 0x143}, {"Ncaron", 0x147}, {"Ncedil", 0x145}, {"Ncy", 0x41D},
-	{"NewLine", '\n'}, {"Ntilde", 0xD1}, {"Nu", 0x39D}, {"OElig", 0x152}, {"Oacute", 0xD3}, {"Ocirc", 0xD4},
-	{"Ocy", 0x41E}, {"Odblac", 0x150}, {"Ograve", 0xD2}, {"Omacr", 0x14C}, {"Omega", 0x3A9}, {"Omicron", 0x39F},
-	{"Oslash", 0xD8}, {"Otilde", 0xD5}, {"Ouml", 0xD6}, {"Pcy", 0x41F}, {"Phi", 0x3A6}, {"Pi", 0x3A0},
-	{"Prime", 0x2033}, {"Psi", 0x3A8}, {"QUOT", '"'}, {"Racute", 0x154}, {"Rcaron", 0x158}, {"Rcedil", 0x156},
-	{"Rcy", 0x420}, {"Rho", 0x3A1}, {"SHCHcy", 0x429}, {"SHcy", 0x428}, {"SOFTcy", 0x42C}, {"Sacute", 0x15A},
-	{"Scaron", 0x160}, {"Scedil", 0x15E}, {"Scirc", 0x15C}, {"Scy", 0x421}, {"Sigma", 0x3A3}, {"THORN", 0xDE},
-	{"TSHcy", 0x40B}, {"TScy", 0x426}, {"Tab", '\t'}, {"Tau", 0x3A4}, {"Tcaron", 0x164}, {"Tcedil", 0x162},
-	{"Tcy", 0x422}, {"Theta", 0x398}, {"Tstrok", 0x166}, {"Uacute", 0xDA}, {"Ubrcy", 0x40E}, {"Ubreve", 0x16C},
-	{"Ucirc", 0xDB}, {"Ucy", 0x423}, {"Udblac", 0x170}, {"Ugrave", 0xD9}, {"Umacr", 0x16A}, {"Uogon", 0x172},
-	{"Upsi", 0x3D2}, {"Upsilon", 0x3A5}, {"Uring", 0x16E}, {"Utilde", 0x168}, {"Uuml", 0xDC}, {"Vcy", 0x412},
-	{"Wcirc", 0x174}, {"Xi", 0x39E}, {"YAcy", 0x42F}, {"YIcy", 0x407}, {"YUcy", 0x42E}, {"Yacute", 0xDD},
-	{"Ycirc", 0x176}, {"Ycy", 0x42B}, {"Yuml", 0x178}, {"ZHcy", 0x416}, {"Zacute", 0x179}, {"Zcaron", 0x17D},
-	{"Zcy", 0x417}, {"Zdot", 0x17B}, {"Zeta", 0x396}, {"aacute", 0xE1}, {"abreve", 0x103}, {"acirc", 0xE2},
+	{"Dagger", 0x2021}, {"Gcedil", 0x122}, {"Hat", '^'}, {"Idot", 0x130}, {"NewLine", '\n'}, {"Prime", 0x2033},
+	{"Tab", '\t'}, {"Upsi", 0x3D2}, {"Yuml", 0x178}, {"aacute", 0xE1}, {"abreve", 0x103}, {"acirc", 0xE2},
 	{"acute", 0xB4}, {"acy", 0x430}, {"aelig", 0xE6}, {"agrave", 0xE0}, {"alefsym", 0x2135}, {"alpha", 0x3B1},
 	{"amacr", 0x101}, {"amp", '&'}, {"and", 0x2227}, {"ang", 0x2220}, {"aogon", 0x105}, {"apos", '\''},
 	{"aring", 0xE5}, {"ast", '*'}, {"asymp", 0x2248}, {"atilde", 0xE3}, {"auml", 0xE4}, {"bcy", 0x431},
@@ -488,33 +454,51 @@ static const Entity entities[] = {
 	{"omacr", 0x14D}, {"omega", 0x3C9}, {"omicron", 0x3BF}, {"oplus", 0x2295}, {"or", 0x2228}, {"ordf", 0xAA},
 	{"ordm", 0xBA}, {"oslash", 0xF8}, {"otilde", 0xF5}, {"otimes", 0x2297}, {"ouml", 0xF6}, {"para", 0xB6},
 	{"part", 0x2202}, {"pcy", 0x43F}, {"percnt", '%'}, {"period", '.'}, {"permil", 0x2030}, {"perp", 0x22A5},
-	{"phi", 0x3C6}, {"phiv", 0x3D5}, {"pi", 0x3C0}, {"piv", 0x3D6}, {"plus", '+'}, {"plusmn", 0xB1}, {"pound", 0xA3},
-	{"prime", 0x2032}, {"prod", 0x220F}, {"prop", 0x221D}, {"psi", 0x3C8}, {"quest", '?'}, {"quot", '"'},
-	{"rArr", 0x21D2}, {"racute", 0x155}, {"radic", 0x221A}, {"rang", 0x232A}, {"raquo", 0xBB}, {"rarr", 0x2192},
-	{"rbrace", '}'}, {"rbrack", ']'}, {"rcaron", 0x159}, {"rcedil", 0x157}, {"rceil", 0x2309}, {"rcub", '}'},
-	{"rcy", 0x440}, {"rdquo", 0x201D}, {"real", 0x211C}, {"reg", 0xAE}, {"rfloor", 0x230B}, {"rho", 0x3C1},
-	{"rhov", 0x3F1}, {"rlm", 0x200F}, {"rpar", ')'}, {"rsaquo", 0x203A}, {"rsqb", ']'}, {"rsquo", 0x2019},
-	{"sacute", 0x15B}, {"sbquo", 0x201A}, {"scaron", 0x161}, {"scedil", 0x15F}, {"scirc", 0x15D}, {"scy", 0x441},
-	{"sdot", 0x22C5}, {"sect", 0xA7}, {"semi", ';'}, {"shchcy", 0x449}, {"shcy", 0x448}, {"shy", 0xAD},
-	{"sigma", 0x3C3}, {"sigmaf", 0x3C2}, {"sigmav", 0x3C2}, {"sim", 0x223C}, {"softcy", 0x44C}, {"sol", '/'},
-	{"spades", 0x2660}, {"sub", 0x2282}, {"sube", 0x2286}, {"sum", 0x2211}, {"sup", 0x2283}, {"sup1", 0xB9},
-	{"sup2", 0xB2}, {"sup3", 0xB3}, {"supe", 0x2287}, {"szlig", 0xDF}, {"tau", 0x3C4}, {"tcaron", 0x165},
-	{"tcedil", 0x163}, {"tcy", 0x442}, {"there4", 0x2234}, {"theta", 0x3B8}, {"thetasym", 0x3D1}, {"thetav", 0x3D1},
-	{"thinsp", 0x2009}, {"thorn", 0xFE}, {"tilde", 0x2DC}, {"times", 0xD7}, {"trade", 0x2122}, {"tscy", 0x446},
-	{"tshcy", 0x45B}, {"tstrok", 0x167}, {"uArr", 0x21D1}, {"uacute", 0xFA}, {"uarr", 0x2191}, {"ubrcy", 0x45E},
-	{"ubreve", 0x16D}, {"ucirc", 0xFB}, {"ucy", 0x443}, {"udblac", 0x171}, {"ugrave", 0xF9}, {"umacr", 0x16B},
-	{"uml", 0xA8}, {"uogon", 0x173}, {"upsi", 0x3C5}, {"upsih", 0x3D2}, {"upsilon", 0x3C5}, {"uring", 0x16F},
-	{"utilde", 0x169}, {"uuml", 0xFC}, {"varkappa", 0x3F0}, {"varphi", 0x3D5}, {"varpi", 0x3D6}, {"varrho", 0x3F1},
-	{"varsigma", 0x3C2}, {"vartheta", 0x3D1}, {"vcy", 0x432}, {"verbar", '|'}, {"vert", '|'}, {"wcirc", 0x175},
-	{"weierp", 0x2118}, {"xi", 0x3BE}, {"yacute", 0xFD}, {"yacy", 0x44F}, {"ycirc", 0x177}, {"ycy", 0x44B},
-	{"yen", 0xA5}, {"yicy", 0x457}, {"yucy", 0x44E}, {"yuml", 0xFF}, {"zacute", 0x17A}, {"zcaron", 0x17E},
-	{"zcy", 0x437}, {"zdot", 0x17C}, {"zeta", 0x3B6}, {"zhcy", 0x436}, {"zwj", 0x200D}, {"zwnj", 0x200C}
+	{"phi", 0x3C6}, {"phiv", 0x3D5}, {"pi", 0x3C0}, {"piv", 0x3D6}, {"plus", '+'}, {"plusmn", 0xB1},
+	{"pound", 0xA3}, {"prime", 0x2032}, {"prod", 0x220F}, {"prop", 0x221D}, {"psi", 0x3C8}, {"quest", '?'},
+	{"quot", '"'}, {"rArr", 0x21D2}, {"racute", 0x155}, {"radic", 0x221A}, {"rang", 0x232A}, {"raquo", 0xBB},
+	{"rarr", 0x2192}, {"rbrace", '}'}, {"rbrack", ']'}, {"rcaron", 0x159}, {"rcedil", 0x157}, {"rceil", 0x2309},
+	{"rcub", '}'}, {"rcy", 0x440}, {"rdquo", 0x201D}, {"real", 0x211C}, {"reg", 0xAE}, {"rfloor", 0x230B},
+	{"rho", 0x3C1}, {"rhov", 0x3F1}, {"rlm", 0x200F}, {"rpar", ')'}, {"rsaquo", 0x203A}, {"rsqb", ']'},
+	{"rsquo", 0x2019}, {"sacute", 0x15B}, {"sbquo", 0x201A}, {"scaron", 0x161}, {"scedil", 0x15F}, {"scirc", 0x15D},
+	{"scy", 0x441}, {"sdot", 0x22C5}, {"sect", 0xA7}, {"semi", ';'}, {"shchcy", 0x449}, {"shcy", 0x448},
+	{"shy", 0xAD}, {"sigma", 0x3C3}, {"sigmaf", 0x3C2}, {"sigmav", 0x3C2}, {"sim", 0x223C}, {"softcy", 0x44C},
+	{"sol", '/'}, {"spades", 0x2660}, {"sub", 0x2282}, {"sube", 0x2286}, {"sum", 0x2211}, {"sup", 0x2283},
+	{"sup1", 0xB9}, {"sup2", 0xB2}, {"sup3", 0xB3}, {"supe", 0x2287}, {"szlig", 0xDF}, {"tau", 0x3C4},
+	{"tcaron", 0x165}, {"tcedil", 0x163}, {"tcy", 0x442}, {"there4", 0x2234}, {"theta", 0x3B8}, {"thetasym", 0x3D1},
+	{"thetav", 0x3D1}, {"thinsp", 0x2009}, {"thorn", 0xFE}, {"tilde", 0x2DC}, {"times", 0xD7}, {"trade", 0x2122},
+	{"tscy", 0x446}, {"tshcy", 0x45B}, {"tstrok", 0x167}, {"uArr", 0x21D1}, {"uacute", 0xFA}, {"uarr", 0x2191},
+	{"ubrcy", 0x45E}, {"ubreve", 0x16D}, {"ucirc", 0xFB}, {"ucy", 0x443}, {"udblac", 0x171}, {"ugrave", 0xF9},
+	{"umacr", 0x16B}, {"uml", 0xA8}, {"uogon", 0x173}, {"upsi", 0x3C5}, {"upsih", 0x3D2}, {"upsilon", 0x3C5},
+	{"uring", 0x16F}, {"utilde", 0x169}, {"uuml", 0xFC}, {"varkappa", 0x3F0}, {"varphi", 0x3D5}, {"varpi", 0x3D6},
+	{"varrho", 0x3F1}, {"varsigma", 0x3C2}, {"vartheta", 0x3D1}, {"vcy", 0x432}, {"verbar", '|'}, {"vert", '|'},
+	{"wcirc", 0x175}, {"weierp", 0x2118}, {"xi", 0x3BE}, {"yacute", 0xFD}, {"yacy", 0x44F}, {"ycirc", 0x177},
+	{"ycy", 0x44B}, {"yen", 0xA5}, {"yicy", 0x457}, {"yucy", 0x44E}, {"yuml", 0xFF}, {"zacute", 0x17A},
+	{"zcaron", 0x17E}, {"zcy", 0x437}, {"zdot", 0x17C}, {"zeta", 0x3B6}, {"zhcy", 0x436}, {"zwj", 0x200D},
+	{"zwnj", 0x200C}
 };
 
 static int
 compare_entities(const void *a, const void *b)
 {
 	return strcmp(((const Entity *) a)->name, ((const Entity *) b)->name);
+}
+
+/* Returns the capital of a letter that is in the list, or the letter itself if it has no capital. */
+static pg_wchar
+capital_of(pg_wchar c)
+{
+	if ((c >= 0xE0 && c <= 0xFE) || (c >= 0x3B1 && c <= 0x3C9) || (c >= 0x430 && c <= 0x44F))
+		return c - 0x20;
+	if (c >= 0x451 && c <= 0x45F)
+		return c - 0x50;
+	return (c >= 0x100 && c <= 0x17F) || c == 0x3DD ? c - 1 : c;
+}
+
+static const Entity *
+find_entity(const Entity *wanted)
+{
+	return bsearch(wanted, entities, lengthof(entities), sizeof(Entity), compare_entities);
 }
 
 static pg_wchar
@@ -526,8 +510,13 @@ named_letter(const char *name, size_t len)
 	if (len >= sizeof(wanted.name))
 		return 0;
 	memcpy(wanted.name, name, len);
-	found = bsearch(&wanted, entities, lengthof(entities), sizeof(Entity), compare_entities);
-	return found != NULL ? found->letter : 0;
+	found = find_entity(&wanted);
+	if (found != NULL)
+		return found->letter;
+	/* "&Eacute;" and "&AMP;" */
+	(void) fold_ascii_text(name, len, wanted.name);
+	found = find_entity(&wanted);
+	return found != NULL ? capital_of(found->letter) : 0;
 }
 
 /* Returns the letter of "#233" or "#xE9". */
@@ -577,31 +566,24 @@ static const struct
 	Decoder		decode;			/* decodes the whole text; or NULL */
 	const char *also;			/* a text that must be there as well; or NULL */
 	int			times;
+	bool		through;		/* decode_through() uses the decoder: "+", and
+								 * a backslash in PHP's S:, may mean something
+								 * else */
 }			decoders[] = {
-	{'\\', read_backslash, NULL, NULL, 3},
-	{'%', read_hex_pair, NULL, NULL, 2},
-	{'+', read_plus, NULL, NULL, 1},
-	{'%', read_percent_u, NULL, "%u", 1},
-	{'&', read_entity, NULL, ";", 2},
-	{'"', read_doubled, NULL, "\"\"", 1},
-	{'\'', read_doubled, NULL, "''", 1},
-	{'\'', read_quoted_quote, NULL, "'\"'\"'", 1},
-	{'\\', read_hex_pair, NULL, "S:", 1},
-	{'\xC3', read_encoded_twice, NULL, NULL, 1},
-	{'\0', NULL, decode_latin, NULL, 1},
-	{'\\', NULL, decode_slashes, NULL, 1},
-	{'/', NULL, decode_path, NULL, 1},
+	{'\\', read_backslash, NULL, NULL, 3, true},
+	{'%', read_hex_pair, NULL, NULL, 2, true},
+	{'+', read_plus, NULL, NULL, 1, false},
+	{'%', read_percent_u, NULL, "%u", 1, true},
+	{'&', read_entity, NULL, ";", 2, true},
+	{'"', read_doubled, NULL, "\"\"", 1, true},
+	{'\'', read_doubled, NULL, "''", 1, true},
+	{'\'', read_quoted_quote, NULL, "'\"'\"'", 1, true},
+	{'\\', read_hex_pair, NULL, "S:", 1, false},
+	{'\xC3', read_encoded_twice, NULL, NULL, 1, true},
+	{'\0', NULL, decode_latin, NULL, 1, false},
+	{'\\', NULL, decode_slashes, NULL, 1, false},
+	{'/', NULL, decode_path, NULL, 1, false},
 };
-
-/*
- * Returns whether the decoder is for PHP's S:, in which a backslash has
- * another meaning than elsewhere.
- */
-static bool
-is_for_php(int decoder)
-{
-	return decoders[decoder].read_escape == read_hex_pair && decoders[decoder].sign == '\\';
-}
 
 typedef struct Reading
 {
@@ -624,22 +606,35 @@ holds(const char *text, size_t len, const char *wanted)
 	return memmem(text, len, wanted, strlen(wanted)) != NULL;
 }
 
-/* Returns whether the text has a doubled slash that is not part of a URL. */
+/* Returns whether an escape, a doubled quote, a letter that was encoded twice, or a path to be resolved may begin at `text`. */
 static bool
-holds_doubled_slash(const char *text, size_t len)
+may_begin_decoding(const char *text, const char *begin, const char *end)
 {
-	for (size_t i = 1; i < len; i++)
-		if (text[i] == '/' && text[i - 1] == '/' && !(i > 1 && text[i - 2] == ':'))
-			return true;
-	return false;
+	char		next = end - text > 1 ? text[1] : '\0';
+
+	switch (*text)
+	{
+		case '"':
+			return next == '"';
+		case '\'':
+			return next == '\'' || next == '"';
+		case '/':
+			return next == '.' || (next == '/' && (text == begin || text[-1] != ':'));
+		case '\xC3':			/* see read_encoded_twice() */
+			return end - text > 2 && IS_HIGHBIT_SET(text[2]);
+		default:
+			return *text == '\\' || *text == '%' || *text == '&' || *text == '+';
+	}
 }
 
-/* Returns whether the text has anything that decode_path() would resolve. */
+/* Returns whether the text has a path that decode_path() may resolve. */
 static bool
 holds_dots(const char *text, size_t len)
 {
-	return memchr(text, '/', len) != NULL &&
-		(holds_doubled_slash(text, len) || holds(text, len, "/./") || holds(text, len, "/../"));
+	for (size_t i = 0; i < len; i++)
+		if (text[i] == '/' && may_begin_decoding(text + i, text, text + len))
+			return true;
+	return false;
 }
 
 static bool
@@ -648,7 +643,8 @@ applies(const Reading *reading, int decoder)
 	return reading->used[decoder] < decoders[decoder].times &&
 		(decoders[decoder].decode != NULL || !reading->of_paths) &&
 		(decoders[decoder].sign == '\0' || memchr(reading->text, decoders[decoder].sign, reading->len) != NULL) &&
-		(decoders[decoder].decode != decode_latin || !is_utf8(reading->text, reading->len)) &&
+		(decoders[decoder].decode != decode_latin ||
+		 pg_encoding_verifymbstr(PG_UTF8, reading->text, (int) reading->len) < (int) reading->len) &&
 		(decoders[decoder].decode != decode_path || holds_dots(reading->text, reading->len)) &&
 		(decoders[decoder].also == NULL || holds(reading->text, reading->len, decoders[decoder].also));
 }
@@ -680,27 +676,6 @@ add_reading(Readings *readings, const Reading *from, int decoder)
 		readings->all[readings->n++] = reading;
 }
 
-/* Returns whether an escape, a doubled quote, a letter that was encoded twice, or a path to be resolved may begin at `text`. */
-static bool
-may_begin_decoding(const char *text, const char *begin, const char *end)
-{
-	char		next = end - text > 1 ? text[1] : '\0';
-
-	switch (*text)
-	{
-		case '"':
-			return next == '"';
-		case '\'':
-			return next == '\'' || next == '"';
-		case '/':
-			return next == '.' || (next == '/' && (text == begin || text[-1] != ':'));
-		case '\xC3':			/* see read_encoded_twice() */
-			return end - text > 2 && IS_HIGHBIT_SET(text[2]);
-		default:
-			return *text == '\\' || *text == '%' || *text == '&' || *text == '+';
-	}
-}
-
 /*
  * Returns whether there is nothing to decode.  One pass is enough; nearly
  * every value comes here.
@@ -728,8 +703,7 @@ decode_through(char *text, size_t len)
 	{
 		before = len;
 		for (int i = 0; i < lengthof(decoders); i++)
-			if (decoders[i].read_escape != NULL && decoders[i].read_escape != read_plus &&
-				!is_for_php(i))
+			if (decoders[i].through)
 				len = decode_escapes(decoders[i].read_escape, decoders[i].sign, text, len, text);
 	} while (len < before && ++rounds < DECODE_ROUNDS);
 	return len;

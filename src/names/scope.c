@@ -31,7 +31,6 @@
 
 #include "port/pg_bitutils.h"
 
-#include "src/names/fold.h"
 #include "src/names/private.h"
 
 #define KEYS_MAX			(1024 * 1024)	/* bytes */
@@ -248,12 +247,6 @@ put_later(KeyScope *scope, uint64 key, uint32 file)
 	scope->pending[scope->n_pending].key = key;
 	scope->pending[scope->n_pending++].file = file;
 	scope_fetch(scope, key);
-}
-
-bool
-scope_has_key(const KeyScope *scope, uint64 key)
-{
-	return !filter_lacks(scope, key) && (scope->too_many || key_number(scope, key) >= 0);
 }
 
 /* Notes the end of a name.  A name of one letter may end behind any other letter. */

@@ -17,7 +17,6 @@
 #include <ctype.h>
 
 #include "src/names/private.h"
-#include "src/names/readings.h"
 
 /* Number of "?" and "#" of a value that are tried as the end of its path. */
 #define CUTS_MAX			8

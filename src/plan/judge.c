@@ -65,7 +65,7 @@ identify(Judgement *judgement, int64 number, const char *path, bool look, FileId
 		seen_get(judgement->plan->seen, number, identity);
 		return true;
 	}
-	result = store_identify(judgement->plan->found.store, path, identity);
+	result = store_identify(judgement->plan->found.store, path, false, identity);
 	if (result.outcome == FILE_FAILED && !judgement->again)
 		plan_add_error(judgement->plan,
 					   psprintf("%s \"%s\": %s", result.failure, path,

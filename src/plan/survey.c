@@ -285,7 +285,7 @@ walk_into(CleanupPlan *plan, TreeWalk *walk, bool to_delete, PlanWalkSink sink, 
 static void
 walk_directory(CleanupPlan *plan, bool to_delete, PlanWalkSink sink, void *arg)
 {
-	TreeWalk   *walk = walk_begin(plan->found.store, plan->context.settings->recurse);
+	TreeWalk   *walk = walk_begin(plan->found.store, plan->context.settings->recurse, 0);
 
 	PG_TRY();
 	{

@@ -74,7 +74,7 @@ length_of_file(FileStore *store, const char *target)
 	{
 		char	   *folder = pnstrdup(target, slash - target);
 		FileIdentity found;
-		bool		is_file = store_identify(store, folder, &found).outcome == FILE_OK;
+		bool		is_file = store_identify(store, folder, false, &found).outcome == FILE_OK;
 
 		pfree(folder);
 		if (is_file)
@@ -112,7 +112,7 @@ static bool
 is_name_free(Restoring *restoring, const LedgerFile *file)
 {
 	FileIdentity found;
-	FileResult	result = store_identify(restoring->store, ledger_target(file), &found);
+	FileResult	result = store_identify(restoring->store, ledger_target(file), false, &found);
 
 	if (result.outcome == FILE_VANISHED)
 		return is_within_directory(restoring, file);

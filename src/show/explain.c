@@ -276,7 +276,7 @@ explain(CleanupPlan *plan, void *arg)
 		brake_raise(brake);
 	find_references(plan, &search);
 	lock_end_limit(limit);
-	found = store_identify(plan_findings(plan)->store, search.path, &identity);
+	found = store_identify(plan_findings(plan)->store, search.path, false, &identity);
 	/* the state of the file by a match of this one file, as a run does */
 	match = match_begin(settings, plan_findings(plan)->claim->uuid);
 	match_add(match, search.path);

@@ -141,6 +141,7 @@ store_capture_by_rename(const StoreJob *job, Trash *into, Folder **trash)
 	return returned;
 }
 
+/* Does the work of local_capture(), by a copy if `by_copy`. */
 static FileResult
 capture(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected, bool by_copy)
 {
@@ -166,8 +167,37 @@ local_capture(FileStore *store, int64 run_id, const char *path, const FileIdenti
 	return capture(store, run_id, path, expected, !local_is_quick(store));
 }
 
-FileResult
-local_capture_by_copy(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected)
+/*
+ * Captures a file, or finds where the file is.  A rename needs no search
+ * before, because the rename fails if an earlier capture was cut short.  A
+ * copy needs a search.
+ */
+static void
+capture_or_locate(FileStore *store, int64 run_id, StoreFile *file, bool for_good)
 {
-	return capture(store, run_id, path, expected, true);
+	bool		by_copy = !local_is_quick(store);
+	int			errnum;
+
+	file->destroyed = false;
+	file->place = PLACE_UPLOAD;
+	if (!by_copy)
+	{
+		file->result = capture(store, run_id, file->path, file->expected, false);
+		if (file->result.outcome == FILE_OK)
+			return;
+		by_copy = file->result.outcome == FILE_NO_SPACE && file->result.errnum == EXDEV && !for_good;
+	}
+	file->place = local_locate(store, run_id, file->path, file->expected, true, &errnum);
+	if (file->place == PLACE_UNKNOWN)
+		file->result = fail(errnum, "could not find it");
+	else if (file->place == PLACE_UPLOAD && by_copy)
+		file->result = capture(store, run_id, file->path, file->expected, true);
+}
+
+/* Captures one file after the other: a rename is quick, and a copy may take minutes. */
+void
+local_capture_many(FileStore *store, int64 run_id, StoreFile *files, int n, bool for_good)
+{
+	for (int i = 0; i < n; i++)
+		capture_or_locate(store, run_id, &files[i], for_good);
 }

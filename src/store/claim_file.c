@@ -14,8 +14,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "src/store/claim_file.h"
-#include "src/store/copy.h"
 #include "src/store/private.h"
 
 #define CLAIM_NEW_NAME	"claim.new"

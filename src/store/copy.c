@@ -29,7 +29,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include "src/store/copy.h"
+#include "src/store/private.h"
 
 /* a divisor of COPY_CHUNK */
 #define BUFFER_SIZE		(256 * 1024)
@@ -61,12 +61,6 @@ typedef struct Copying
 
 
 /* ----------------------------------------------------------------- content --- */
-
-static bool
-is_copy_stopped(CopyStop stop)
-{
-	return stop != NULL && stop();
-}
 
 ssize_t
 copy_read(int fd, char *buffer, size_t size, int64 offset)
@@ -174,7 +168,7 @@ copy_range(Copying *copying, int64 offset, int64 end)
 		int			errnum;
 
 		/* copy_some() may copy fewer bytes than the caller asks for */
-		if (is_copy_stopped(copying->stop))
+		if (is_stopped(copying->stop))
 			return EINTR;
 		n = copy_some(copying, offset, Min(end - offset, COPY_CHUNK));
 		if (n < 0 && errno == EINTR)
@@ -342,12 +336,11 @@ copy_time(const FileLook *look, int to)
 
 /* --------------------------------------------------------------- comparing --- */
 
-int
-copy_compare(int a, int b, int64 size, CopyStop stop, bool *same)
+FileResult
+copy_compare(int a, int b, int64 size, CopyStop stop)
 {
+	const char *failure = "could not verify copy of file";
 	int64		offset = 0;
-
-	*same = false;
 
 	/* the last read must find the end of both files */
 	while (offset <= size)
@@ -355,60 +348,47 @@ copy_compare(int a, int b, int64 size, CopyStop stop, bool *same)
 		ssize_t		n;
 		ssize_t		m;
 
-		if (offset % COPY_CHUNK == 0 && is_copy_stopped(stop))
-			return EINTR;
+		if (offset % COPY_CHUNK == 0 && is_stopped(stop))
+			return fail(EINTR, failure);
 		n = copy_read(a, buffer_a, BUFFER_SIZE, offset);
-		if (n < 0)
-			return errno;
-		m = copy_read(b, buffer_b, BUFFER_SIZE, offset);
+		m = n < 0 ? -1 : copy_read(b, buffer_b, BUFFER_SIZE, offset);
 		if (m < 0)
-			return errno;
+			return fail(errno, failure);
 		if (m != n || memcmp(buffer_a, buffer_b, n) != 0)
-			return 0;
+			return come_to(FILE_REPLACED);
 		offset += n;
 		if (n < BUFFER_SIZE)
 			break;
 	}
-	*same = offset == size;
-	return 0;
+	return come_to(offset == size ? FILE_OK : FILE_REPLACED);
 }
 
-/*
- * Compares the copy with the original.  Returns 0 or an errno: EIO if the
- * files differ.
- */
-static int
+/* Compares the copy with the original.  FILE_OK or FILE_FAILED: EIO if the files differ. */
+static FileResult
 verify(int from, int to, int64 size, CopyStop stop)
 {
-	bool		same;
-	int			errnum;
+	FileResult	result;
 
 	/* without its pages in memory the copy is read from the disk */
 	(void) posix_fadvise(to, 0, 0, POSIX_FADV_DONTNEED);
-	errnum = copy_compare(from, to, size, stop, &same);
+	result = copy_compare(from, to, size, stop);
 	(void) posix_fadvise(to, 0, 0, POSIX_FADV_DONTNEED);
-	return errnum == 0 && !same ? EIO : errnum;
+	return result.outcome == FILE_REPLACED ? fail(EIO, "could not verify copy of file") : result;
 }
 
-int
-copy_make(int from, const FileLook *look, int to, CopyStop stop, const char **failure)
+FileResult
+copy_make(int from, const FileLook *look, int to, CopyStop stop)
 {
 	int64		size = look->identity.size;
 	int			errnum;
 
-	*failure = "could not copy file";
 	if ((errnum = copy_content(from, to, size, stop)) != 0)
-		return errnum;
-	*failure = "could not copy the attributes of file";
-	if ((errnum = copy_permissions(look, to)) != 0 ||
-		(errnum = copy_attributes(from, to)) != 0)
-		return errnum;
-	*failure = "could not keep the time of file";
+		return fail_or_no_space(errnum, "could not copy file");
+	if ((errnum = copy_permissions(look, to)) != 0 || (errnum = copy_attributes(from, to)) != 0)
+		return fail_or_no_space(errnum, "could not copy the attributes of file");
 	if ((errnum = copy_time(look, to)) != 0)
-		return errnum;
-	*failure = "could not fsync copy of file";
+		return fail_or_no_space(errnum, "could not keep the time of file");
 	if (fsync(to) != 0)
-		return errno;
-	*failure = "could not verify copy of file";
+		return fail_or_no_space(errno, "could not fsync copy of file");
 	return verify(from, to, size, stop);
 }

@@ -14,7 +14,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "src/store/copy.h"
 #include "src/store/private.h"
 
 FileResult
@@ -57,12 +56,9 @@ is_untouched(const OpenFile *file)
 FileResult
 store_fill_copy(FileStore *store, const OpenFile *original, int copy)
 {
-	const char *failure;
-	int			errnum = copy_make(original->fd, &original->look, copy, store->base.stop, &failure);
+	FileResult	result = copy_make(original->fd, &original->look, copy, store->base.stop);
 
-	if (errnum != EINTR && !is_untouched(original))
-		return come_to(FILE_REPLACED);
-	return errnum != 0 ? fail_or_no_space(errnum, failure) : come_to(FILE_OK);
+	return result.errnum != EINTR && !is_untouched(original) ? come_to(FILE_REPLACED) : result;
 }
 
 /*
@@ -112,15 +108,15 @@ judge_copy(FileStore *store, const Folder *trash, const char *name,
 {
 	OpenFile	copy;
 	FileResult	result = store_open_to_copy(trash, name, &original->look.identity, &copy);
-	int			errnum;
 
 	if (result.outcome == FILE_REPLACED || result.outcome == FILE_NOT_REGULAR)
 		return fail(EEXIST, "could not rename file");
 	if (result.outcome != FILE_OK)
 		return result.outcome == FILE_VANISHED ? come_to(FILE_OK) : result;
-	errnum = copy_compare(original->fd, copy.fd, original->look.identity.size, store->base.stop, good);
+	result = copy_compare(original->fd, copy.fd, original->look.identity.size, store->base.stop);
 	close(copy.fd);
-	return errnum == EINTR ? fail(EINTR, "could not verify copy of file") : come_to(FILE_OK);
+	*good = result.outcome == FILE_OK;
+	return result.errnum == EINTR ? result : come_to(FILE_OK);
 }
 
 /* Gives the finished copy its name in the trash; `found` says that a bad copy has that name. */

@@ -35,6 +35,16 @@ store_close_quietly(int fd)
 	errno = save_errno;
 }
 
+DIR *
+store_open_stream(int fd)
+{
+	DIR		   *stream = fd < 0 ? NULL : fdopendir(fd);
+
+	if (fd >= 0 && stream == NULL)
+		store_close_quietly(fd);
+	return stream;
+}
+
 
 /* ----------
  * Durability

@@ -9,16 +9,9 @@
  */
 #include "src/pg/base.h"
 
-#include "src/store/lock.h"
 #include "src/store/private.h"
 
 #define BUCKET_SCHEME	"s3://"
-
-static inline StoreBase *
-base_of(const FileStore *store)
-{
-	return (StoreBase *) store;
-}
 
 /* Returns the driver of a store or a walk, which begin with it. */
 static inline const StoreDriver *
@@ -102,13 +95,13 @@ store_together(const FileStore *store)
 void
 store_set_stop(FileStore *store, bool (*stop) (void))
 {
-	base_of(store)->stop = stop;
+	((StoreBase *) store)->stop = stop;
 }
 
 void
 store_set_durable(FileStore *store, bool durable)
 {
-	base_of(store)->durable = durable;
+	((StoreBase *) store)->durable = durable;
 }
 
 FileResult

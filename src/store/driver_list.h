@@ -53,10 +53,8 @@ STORE_BUCKET(bool, examine_canary, (FileStore *store, StoreFindingSink sink, voi
 
 /* files in their places */
 STORE_BUCKET(void, expect, (FileStore *store, const char *const *paths, int n), (store, paths, n), (void) 0)
-STORE_BOTH(FileResult, identify, (FileStore *store, const char *path, FileIdentity *identity),
-		   (store, path, identity))
-STORE_BOTH(FileResult, identify_durably, (FileStore *store, const char *path, FileIdentity *identity),
-		   (store, path, identity))
+STORE_BOTH(FileResult, identify, (FileStore *store, const char *path, bool durably, FileIdentity *identity),
+		   (store, path, durably, identity))
 STORE_LOCAL(FileResult, destroy_in_place,
 			(FileStore *store, const char *path, const FileIdentity *expected, int64 *freed),
 			(store, path, expected, freed), (*freed = 0, fail(ENOTSUP, "could not delete file")))
@@ -70,9 +68,6 @@ STORE_BUCKET(FileResult, end_upload,
 STORE_LOCAL(FileResult, capture,
 			(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected),
 			(store, run_id, path, expected), fail(ENOTSUP, "could not rename file"))
-STORE_LOCAL(FileResult, capture_by_copy,
-			(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected),
-			(store, run_id, path, expected), fail(ENOTSUP, "could not copy file"))
 STORE_BOTH(void, capture_many,
 		   (FileStore *store, int64 run_id, StoreFile *files, int n, bool for_good),
 		   (store, run_id, files, n, for_good))
@@ -108,8 +103,7 @@ STORE_BOTH(void, unlock, (FileStore *store), (store))
 STORE_LOCAL(int, lock_holder, (FileStore *store), (store), 0)
 
 /* walks */
-STORE_WALK(TreeWalk *, walk_begin, (FileStore *store, bool recurse), store, (store, recurse))
-STORE_WALK(TreeWalk *, walk_begin_trash, (FileStore *store, int64 run_id), store, (store, run_id))
+STORE_WALK(TreeWalk *, walk_begin, (FileStore *store, bool recurse, int64 run_id), store, (store, recurse, run_id))
 STORE_WALK(WalkStep, walk_next, (TreeWalk *walk, const char **path), walk, (walk, path))
 STORE_WALK(const char *, walk_failure, (TreeWalk *walk, int *errnum, const char **failure), walk,
 		   (walk, errnum, failure))

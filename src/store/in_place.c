@@ -24,8 +24,8 @@ reach_path(FileStore *store, const char *path, int flags, FilePath *where, FileR
 	return result->outcome == FILE_OK ? store_reach_home(store, where, flags, result) : NULL;
 }
 
-static FileResult
-look_in_place(FileStore *store, const char *path, bool durably, FileIdentity *identity)
+FileResult
+local_identify(FileStore *store, const char *path, bool durably, FileIdentity *identity)
 {
 	FilePath	where;
 	FileResult	result;
@@ -35,18 +35,6 @@ look_in_place(FileStore *store, const char *path, bool durably, FileIdentity *id
 		return result;
 	home->dirty |= durably;
 	return store_recognize(home, where.name, NULL, false, identity);
-}
-
-FileResult
-local_identify(FileStore *store, const char *path, FileIdentity *identity)
-{
-	return look_in_place(store, path, false, identity);
-}
-
-FileResult
-local_identify_durably(FileStore *store, const char *path, FileIdentity *identity)
-{
-	return look_in_place(store, path, true, identity);
 }
 
 /* Looks at the rights in the folder. */

@@ -282,22 +282,15 @@ local_lock_holder(FileStore *store)
 	int			holder = 0;
 	int			likely = 0;		/* see consider_lock() */
 	int			private = store_open_private(store, false);
-	bool		found;
-	FILE	   *list;
-	int			fd;
+	FILE	   *list = NULL;
 
 	if (private < 0)
 		return 0;
-	found = look_at_claim(private, &claim).outcome == FILE_OK;
+	if (look_at_claim(private, &claim).outcome == FILE_OK)
+		list = fopen("/proc/locks", "re");
 	close(private);
-	fd = found ? open("/proc/locks", O_RDONLY | O_CLOEXEC) : -1;
-	list = fd < 0 ? NULL : fdopen(fd, "r");
 	if (list == NULL)
-	{
-		if (fd >= 0)
-			close(fd);
 		return 0;
-	}
 	while (fgets(line, sizeof(line), list) != NULL)
 		consider_lock(line, &claim, &holder, &likely);
 	fclose(list);

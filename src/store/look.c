@@ -32,13 +32,6 @@ nanoseconds(int64 sec, int64 nsec)
 	return result;
 }
 
-/* Returns the bytes that a file takes, at most its size: a sparse file takes less.  A block has 512 bytes. */
-static int64
-allocated(int64 size, uint64 blocks)
-{
-	return blocks < (uint64) size / 512 + 1 ? (int64) blocks * 512 : size;
-}
-
 /*
  * Does the work of statx() by stat(), for kernels and sandboxes without
  * statx().  stat() tells no birth time and no mount id.
@@ -164,7 +157,8 @@ store_look_at_file(int fd, const char *name, FileLook *look)
 	if (stx.stx_mask & STATX_BTIME)
 		look->identity.btime_ns = nanoseconds(stx.stx_btime.tv_sec, stx.stx_btime.tv_nsec);
 	look->identity.nlink = stx.stx_nlink;
-	look->identity.space = allocated(stx.stx_size, stx.stx_blocks);
+	/* a sparse file takes less than its size; a block has 512 bytes */
+	look->identity.space = stx.stx_blocks < stx.stx_size / 512 + 1 ? stx.stx_blocks * 512 : stx.stx_size;
 	return 0;
 }
 

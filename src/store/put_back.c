@@ -13,7 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "src/store/copy.h"
 #include "src/store/private.h"
 
 /*
@@ -29,8 +28,6 @@ compare_occupant(FileStore *store, const Folder *home, const char *name,
 	FileIdentity found;
 	OpenFile	occupant;
 	FileResult	result = store_recognize(home, name, NULL, false, &found);
-	bool		same = false;
-	int			errnum;
 
 	if (result.outcome == FILE_FAILED)
 		return result;
@@ -39,11 +36,9 @@ compare_occupant(FileStore *store, const Folder *home, const char *name,
 	result = store_open_to_copy(home, name, &found, &occupant);
 	if (result.outcome != FILE_OK)
 		return result.outcome == FILE_FAILED ? result : come_to(FILE_OCCUPIED);
-	errnum = copy_compare(copy->fd, occupant.fd, expected->size, store->base.stop, &same);
+	result = copy_compare(copy->fd, occupant.fd, expected->size, store->base.stop);
 	close(occupant.fd);
-	if (errnum != 0)
-		return fail(errnum, "could not verify copy of file");
-	return come_to(same ? FILE_OK : FILE_OCCUPIED);
+	return result.outcome == FILE_REPLACED ? come_to(FILE_OCCUPIED) : result;
 }
 
 /*

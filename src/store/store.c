@@ -145,11 +145,9 @@ local_open(const char *path)
 	{
 		if (open_root(store, path))
 			return store;
-		save_errno = errno;
 		store_release_descriptors(STORE_DESCRIPTORS);
 	}
-	else
-		save_errno = errno;
+	save_errno = errno;
 	pfree(store);
 	errno = save_errno;
 	return NULL;
@@ -230,40 +228,6 @@ local_space(FileStore *store, int64 *free_bytes, int64 *size_bytes)
 	*free_bytes = (int64) space.f_bavail * (int64) space.f_frsize;
 	*size_bytes = (int64) space.f_blocks * (int64) space.f_frsize;
 	return 0;
-}
-
-/*
- * Captures a file, or finds where the file is.  A rename needs no search
- * before, because the rename fails if an earlier capture was cut short.  A
- * copy needs a search.
- */
-static void
-capture_or_locate(FileStore *store, int64 run_id, StoreFile *file)
-{
-	bool		quick = local_is_quick(store);
-	int			errnum;
-
-	file->destroyed = false;
-	file->place = PLACE_UPLOAD;
-	if (quick)
-	{
-		file->result = local_capture(store, run_id, file->path, file->expected);
-		if (file->result.outcome == FILE_OK)
-			return;
-	}
-	file->place = local_locate(store, run_id, file->path, file->expected, true, &errnum);
-	if (file->place == PLACE_UNKNOWN)
-		file->result = fail(errnum, "could not find it");
-	else if (file->place == PLACE_UPLOAD && !quick)
-		file->result = local_capture(store, run_id, file->path, file->expected);
-}
-
-/* Captures one file after the other: a rename is quick, and a copy may take minutes. */
-void
-local_capture_many(FileStore *store, int64 run_id, StoreFile *files, int n, bool for_good)
-{
-	for (int i = 0; i < n; i++)
-		capture_or_locate(store, run_id, &files[i]);
 }
 
 void

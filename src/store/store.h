@@ -290,17 +290,13 @@ extern int	store_space(FileStore *store, int64 *free_bytes, int64 *size_bytes);
 extern void store_expect(FileStore *store, const char *const *paths, int n);
 
 /*
- * Sets *identity to the identity of the regular file at `path`.  FILE_OK,
+ * Sets *identity to the identity of the regular file at `path`.  With
+ * `durably`, the next store_sync() makes sure that the file stays at its place
+ * after a crash, whatever process has put the file there.  FILE_OK,
  * FILE_VANISHED, FILE_NOT_REGULAR or FILE_FAILED.  Commit-safe.
- *
- * After store_identify_durably() the next store_sync() makes sure that the
- * file stays at its place after a crash, whatever process has put the file
- * there.
  */
-extern FileResult store_identify(FileStore *store, const char *path,
+extern FileResult store_identify(FileStore *store, const char *path, bool durably,
 								 FileIdentity *identity);
-extern FileResult store_identify_durably(FileStore *store, const char *path,
-										 FileIdentity *identity);
 
 /*
  * Returns whether inode, size, mtime and birth time are equal.  With
@@ -345,8 +341,11 @@ extern FileResult store_capture(FileStore *store, int64 run_id, const char *path
  * unfinished, and captures the files that are at their place.  Sets place,
  * result and destroyed of each; for PLACE_UPLOAD, see store_capture(), for
  * PLACE_UNKNOWN, the result says why; FILE_FAILED with EINTR if the call was
- * stopped.  If there is no trash, files are destroyed at their place, but only
- * with `for_good`, which says that no backup was promised.  Not commit-safe.
+ * stopped.  `for_good` says that no backup was promised.  Only with `for_good`,
+ * files are destroyed at their place if there is no trash.  Without, a file
+ * that cannot be renamed into the trash (FILE_NO_SPACE with EXDEV) is captured
+ * by a copy, which is durable and compared before the original is unlinked at
+ * its place.  Not commit-safe.
  */
 extern void store_capture_many(FileStore *store, int64 run_id, StoreFile *files, int n,
 							   bool for_good);
@@ -356,15 +355,6 @@ extern void store_capture_many(FileStore *store, int64 run_id, StoreFile *files,
  * call for several files is quicker than one call for each file; else 1.
  */
 extern int	store_together(const FileStore *store);
-
-/*
- * Does the work of store_capture() by a copy, which is durable and compared
- * before the original is unlinked at its place: for a file that cannot be
- * renamed into the trash (FILE_NO_SPACE with EXDEV).  The store must be
- * durable.  For a bucket always FILE_FAILED with ENOTSUP.
- */
-extern FileResult store_capture_by_copy(FileStore *store, int64 run_id, const char *path,
-										const FileIdentity *expected);
 
 /*
  * Returns 0 if this process may remove the file `path` from its folder, or an

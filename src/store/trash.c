@@ -9,7 +9,6 @@
  */
 #include "src/pg/base.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -49,26 +48,10 @@ static bool
 parse_run(const char *name, int64 *run_id)
 {
 	char		again[32];
-	char	   *end;
 
-	errno = 0;
-	*run_id = strtoll(name, &end, 10);
+	*run_id = strtoll(name, NULL, 10);
 	snprintf(again, sizeof(again), INT64_FORMAT, *run_id);
-	return errno == 0 && *run_id > 0 && strcmp(name, again) == 0;
-}
-
-/*
- * Does the work of fdopendir().  Returns NULL if `fd` is -1; closes a
- * descriptor that cannot be read.
- */
-static DIR *
-open_stream(int fd)
-{
-	DIR		   *stream = fd < 0 ? NULL : fdopendir(fd);
-
-	if (fd >= 0 && stream == NULL)
-		store_close_quietly(fd);
-	return stream;
+	return *run_id > 0 && strcmp(name, again) == 0;
 }
 
 int
@@ -82,21 +65,14 @@ local_trash_runs(FileStore *store, int64 *runs, int max)
 
 	if (!AcquireExternalFD())
 		return -1;
-	stream = open_stream(store_open_trash(store, 0));
-	errnum = stream == NULL && errno != ENOENT ? errno : 0;
-	while (stream != NULL && errnum == 0)
-	{
-		/* after readdir() only errno distinguishes the end from an error */
+	stream = store_open_stream(store_open_trash(store, 0));
+	if (stream == NULL && errno == ENOENT)
 		errno = 0;
-		entry = readdir(stream);
-		if (entry == NULL)
-		{
-			errnum = errno;
-			break;
-		}
+	/* after readdir() only errno distinguishes the end from an error */
+	while (stream != NULL && (errno = 0, entry = readdir(stream)) != NULL)
 		if (parse_run(entry->d_name, &run_id) && n++ < max)
 			runs[n - 1] = run_id;
-	}
+	errnum = errno;
 	if (stream != NULL)
 		closedir(stream);
 	ReleaseExternalFD();
@@ -141,12 +117,6 @@ may_be_directory(const struct dirent *entry)
 	return entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN;
 }
 
-static bool
-is_stopped(const FileStore *store)
-{
-	return store->base.stop != NULL && store->base.stop();
-}
-
 /*
  * Removes the folder `name` of the folder `parent`, below `top`, and the
  * folders below `name`, as far as they are empty.  Errors are ignored, here
@@ -166,10 +136,10 @@ prune_folder(FileStore *store, Folder *top, int parent, const char *name, int de
 	if (depth >= TIDY_MAX_DEPTH || !AcquireExternalFD())
 		return;
 
-	stream = open_stream(store_step_down(store, top, parent, name, DIR_TRUST));
+	stream = store_open_stream(store_step_down(store, top, parent, name, DIR_TRUST));
 	if (stream != NULL)
 	{
-		while (!is_stopped(store) && (entry = readdir(stream)) != NULL)
+		while (!is_stopped(store->base.stop) && (entry = readdir(stream)) != NULL)
 			if (may_be_directory(entry))
 				prune_folder(store, top, dirfd(stream), entry->d_name, depth + 1);
 		closedir(stream);

@@ -26,7 +26,6 @@
  */
 #include "src/pg/base.h"
 
-#include <dirent.h>
 #include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -81,7 +80,7 @@ struct TreeWalk
 	bool		in_trash;
 	const StoreVolume *volume;	/* all directories must be on this volume */
 	bool		recurse;
-	bool		(*stop) (void); /* see store_set_stop(), or NULL */
+	bool		(*stop) (void); /* see is_stopped() */
 	int			errnum;			/* not 0 once the walk has failed */
 	const char *failure;
 	int			nlevels;		/* number of open directories */
@@ -122,13 +121,6 @@ current_level(TreeWalk *walk)
 	return &walk->levels[walk->nlevels - 1];
 }
 
-/* Makes walk->path the path of the current directory again. */
-static void
-cut_path(TreeWalk *walk)
-{
-	walk->path[current_level(walk)->path_len] = '\0';
-}
-
 /* Appends a name to walk->path.  Returns false if the path would be too long. */
 static bool
 append_name(TreeWalk *walk, const char *name)
@@ -154,11 +146,9 @@ push_level(TreeWalk *walk, int fd)
 {
 	WalkLevel  *level = &walk->levels[walk->nlevels];
 
-	level->stream = fd < 0 ? NULL : fdopendir(fd);
+	level->stream = store_open_stream(fd);
 	if (level->stream == NULL)
 	{
-		if (fd >= 0)
-			store_close_quietly(fd);
 		ReleaseExternalFD();
 		return -1;
 	}
@@ -267,41 +257,27 @@ tell_type(TreeWalk *walk, int parent, const struct dirent *entry)
 	return type == DT_REG || type == DT_DIR ? type : DT_UNKNOWN;
 }
 
-/* Returns a walk that has a slot for the descriptor of its top, or has failed. */
-static TreeWalk *
-make_walk(const FileStore *store, const StoreVolume *volume, bool recurse)
+TreeWalk *
+local_walk_begin(FileStore *store, bool recurse, int64 run_id)
 {
 	TreeWalk   *walk = palloc0(sizeof(TreeWalk));
+	FileLook	look;
+	int			fd;
 
 	walk->base.driver = &local_driver;
 	walk->stop = store->base.stop;
-	walk->volume = volume;
 	walk->recurse = recurse;
+	walk->in_trash = run_id != 0;
+	walk->volume = walk->in_trash ? &store->trash.base->volume : &store->root.volume;
 	if (!AcquireExternalFD())
+	{
 		fail_walk(walk, EMFILE, "could not open directory");
-	return walk;
-}
-
-TreeWalk *
-local_walk_begin(FileStore *store, bool recurse)
-{
-	TreeWalk   *walk = make_walk(store, &store->root.volume, recurse);
-	FileLook	look;
-
-	if (walk->errnum == 0 &&
-		push_level(walk, store_open_directory(walk->volume, store->root.fd, ".", &look)) != 0)
-		fail_walk(walk, errno, "could not open directory");
-	return walk;
-}
-
-TreeWalk *
-local_walk_begin_trash(FileStore *store, int64 run_id)
-{
-	TreeWalk   *walk = make_walk(store, &store->trash.base->volume, true);
-
-	walk->in_trash = true;
+		return walk;
+	}
+	fd = walk->in_trash ? store_open_trash(store, run_id) :
+		store_open_directory(walk->volume, store->root.fd, ".", &look);
 	/* without a trash the walk is at its end */
-	if (walk->errnum == 0 && push_level(walk, store_open_trash(store, run_id)) != 0 && errno != ENOENT)
+	if (push_level(walk, fd) != 0 && !(walk->in_trash && errno == ENOENT))
 		fail_walk(walk, errno, "could not open directory");
 	return walk;
 }
@@ -326,12 +302,6 @@ add_name(TreeWalk *walk, const char *name)
 	memcpy(walk->names + begin, name, size);
 	walk->names_len += size;
 	return begin;
-}
-
-static bool
-is_portion_full(const TreeWalk *walk)
-{
-	return walk->n_files == PORTION_FILES || walk->names_len > PORTION_BYTES;
 }
 
 /*
@@ -379,12 +349,12 @@ read_portion(TreeWalk *walk)
 
 	walk->n_files = walk->next_file = 0;
 	walk->names_len = 0;
-	while (!walk->has_folder && !walk->is_over && !is_portion_full(walk))
+	while (!walk->has_folder && !walk->is_over && walk->n_files < PORTION_FILES && walk->names_len <= PORTION_BYTES)
 	{
 		int			n_files = walk->n_files;
 		struct dirent *entry;
 
-		if (passed_over && walk->stop != NULL && walk->stop())
+		if (passed_over && is_stopped(walk->stop))
 			return fail_walk(walk, EINTR, "could not walk directory");
 		errno = 0;
 		entry = readdir(current_level(walk)->stream);
@@ -400,7 +370,7 @@ read_portion(TreeWalk *walk)
 	return WALK_FILE;
 }
 
-/* Goes where the files of the portion end: into a folder, or out of the directory. */
+/* Goes where the files of the portion end: into the folder, or out of the directory, which is over. */
 static WalkStep
 leave_portion(TreeWalk *walk)
 {
@@ -409,11 +379,8 @@ leave_portion(TreeWalk *walk)
 		walk->has_folder = false;
 		return enter_directory(walk, walk->names + walk->folder);
 	}
-	if (walk->is_over)
-	{
-		walk->is_over = false;
-		close_level(walk);
-	}
+	walk->is_over = false;
+	close_level(walk);
 	return WALK_FILE;
 }
 
@@ -426,7 +393,8 @@ local_walk_next(TreeWalk *walk, const char **path)
 
 	while (walk->nlevels > 0)
 	{
-		cut_path(walk);
+		/* the path of the current directory again */
+		walk->path[current_level(walk)->path_len] = '\0';
 		if (walk->is_claimed)
 		{
 			walk->is_claimed = false;
@@ -440,12 +408,7 @@ local_walk_next(TreeWalk *walk, const char **path)
 			*path = walk->path;
 			return WALK_FILE;
 		}
-		if (leave_portion(walk) == WALK_FAILED)
-			return WALK_FAILED;
-		if (walk->nlevels == 0)
-			break;
-		cut_path(walk);
-		if (read_portion(walk) == WALK_FAILED)
+		if ((walk->has_folder || walk->is_over ? leave_portion(walk) : read_portion(walk)) == WALK_FAILED)
 			return WALK_FAILED;
 	}
 	return WALK_END;

@@ -52,17 +52,12 @@ typedef enum WalkStep
 
 /*
  * Begins a walk of an open store; without `recurse`, of the upload directory
- * itself and no folder below it.  The walk is allocated in the current memory
- * context.  Never fails: walk_next() reports a failure.
+ * itself and no folder below it.  With a `run_id` other than 0, begins a walk
+ * of the trash of that run, which yields the paths of the captured files, or
+ * nothing if the run has no trash.  The walk is allocated in the current
+ * memory context.  Never fails: walk_next() reports a failure.
  */
-extern TreeWalk *walk_begin(FileStore *store, bool recurse);
-
-/*
- * Begins a walk of the trash of the run `run_id`, which yields the paths of
- * the captured files, or nothing if the run has no trash.  The walk of a
- * bucket yields nothing.  Never fails, as walk_begin().
- */
-extern TreeWalk *walk_begin_trash(FileStore *store, int64 run_id);
+extern TreeWalk *walk_begin(FileStore *store, bool recurse, int64 run_id);
 
 /*
  * Moves on to the next file.  With WALK_FILE and WALK_CLAIMED, sets *path to

@@ -75,30 +75,26 @@ remove_newest(Job *job)
 
 /* ---------------------------------------------------------------- identity --- */
 
+/* The answer may be that of store_expect(): a later version is noticed when the file is captured. */
 FileResult
-bucket_identify_durably(FileStore *store, const char *path, FileIdentity *identity)
+bucket_identify(FileStore *store, const char *path, bool durably, FileIdentity *identity)
 {
+	const ExpectedFile *known = durably ? NULL : bucket_expected(bucket_of(store), path);
 	Job			job;
-	FileResult	result = begin(&job, store, path, NULL);
+	FileResult	result;
 
+	if (known != NULL)
+	{
+		*identity = known->identity;
+		return known->result;
+	}
+	result = begin(&job, store, path, NULL);
 	if (result.outcome != FILE_OK)
 		return result;
 	if (!bucket_is_present(&job.versions))
 		return come_to(FILE_VANISHED);
 	bucket_identify_entry(&job.versions.entries[0], identity);
 	return result;
-}
-
-/* The answer may be that of store_expect(): a later version is noticed when the file is captured. */
-FileResult
-bucket_identify(FileStore *store, const char *path, FileIdentity *identity)
-{
-	const ExpectedFile *known = bucket_expected(bucket_of(store), path);
-
-	if (known == NULL)
-		return bucket_identify_durably(store, path, identity);
-	*identity = known->identity;
-	return known->result;
 }
 
 FileResult

@@ -64,31 +64,18 @@ typedef struct BucketWalk
 								 * NULL: the walk is of the bucket */
 } BucketWalk;
 
-static BucketWalk *
-begin_walk(Bucket *bucket, bool recurse)
+TreeWalk *
+bucket_walk_begin(FileStore *store, bool recurse, int64 run_id)
 {
 	BucketWalk *walk = palloc0(sizeof(BucketWalk));
 
 	walk->base.driver = &bucket_driver;
-	walk->bucket = bucket;
+	walk->bucket = bucket_of(store);
 	walk->recurse = recurse;
 	walk->context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup walk of a bucket",
 										  ALLOCSET_DEFAULT_SIZES);
-	return walk;
-}
-
-TreeWalk *
-bucket_walk_begin(FileStore *store, bool recurse)
-{
-	return (TreeWalk *) begin_walk(bucket_of(store), recurse);
-}
-
-TreeWalk *
-bucket_walk_begin_trash(FileStore *store, int64 run_id)
-{
-	BucketWalk *walk = begin_walk(bucket_of(store), true);
-
-	walk->trash = bucket_begin_trash(walk->bucket, run_id, walk->context);
+	if (run_id != 0)
+		walk->trash = bucket_begin_trash(walk->bucket, run_id, walk->context);
 	return (TreeWalk *) walk;
 }
 
