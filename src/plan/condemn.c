@@ -263,7 +263,7 @@ take_next(CleanupPlan *plan, int64 limit, Match *match)
 		CHECK_FOR_INTERRUPTS();
 		cleared += is_of_cleared_source(plan, &plan->next) ? 1 : 0;
 		match_add(match, plan->next.path);
-		seen_add(plan->seen, &plan->next.identity);
+		BufFileWrite(plan->seen, &plan->next.identity, sizeof(FileIdentity));
 		judge_stop_deferring(plan, &plan->next);
 		condemned_free_texts(&last);
 		last = plan->next;
@@ -285,7 +285,7 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 	plan->run_id = run_id;
 	plan->in_batches = limit != PG_INT64_MAX;
 	plan_limit_reading(plan->context.settings, plan->in_batches);
-	plan->seen = seen_begin();
+	plan->seen = BufFileCreateTemp(false);
 	if (take_next(plan, limit, match))
 	{
 		List	   *sources;
@@ -303,7 +303,7 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 		 */
 		progress_add(PROGRESS_CONDEMNED, condemned->n_files - match_count(match));
 	}
-	seen_end(plan->seen);
+	BufFileClose(plan->seen);
 	plan->seen = NULL;
 	match_end(match);
 	lock_end_limit(guc_level);

@@ -51,6 +51,21 @@ typedef struct Judgement
 } Judgement;
 
 /*
+ * Sets *identity to the identity that the survey has seen of the file with this
+ * number.  A look is not repeated while other transactions may wait for locks of
+ * ours: the capture finds out whether the file still is the one that was seen.
+ */
+static void
+read_seen(BufFile *seen, int64 number, FileIdentity *identity)
+{
+	if (BufFileSeek(seen, 0, (off_t) (number * sizeof(FileIdentity)), SEEK_SET) != 0 ||
+		BufFileRead(seen, identity, sizeof(FileIdentity)) != sizeof(FileIdentity))
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not read from a temporary file of files that were seen: %m")));
+}
+
+/*
  * Sets *identity to the identity of the file.  Returns false if there is no
  * such regular file.  `look` says that an identity that the survey has seen is
  * not enough.
@@ -62,7 +77,7 @@ identify(Judgement *judgement, int64 number, const char *path, bool look, FileId
 
 	if (judgement->plan->seen != NULL && !look)
 	{
-		seen_get(judgement->plan->seen, number, identity);
+		read_seen(judgement->plan->seen, number, identity);
 		return true;
 	}
 	result = store_identify(judgement->plan->found.store, path, identity);

@@ -10,9 +10,9 @@
 #ifndef AUDIO_CLEANUP_PLAN_PRIVATE_H
 #define AUDIO_CLEANUP_PLAN_PRIVATE_H
 
-#include "src/plan/plan.h"
+#include "storage/buffile.h"
 
-typedef struct Seen Seen;
+#include "src/plan/plan.h"
 
 struct CleanupPlan
 {
@@ -34,8 +34,9 @@ struct CleanupPlan
 	struct HTAB *deferred;		/* sessions that must not be cleared before
 								 * their other files come, see judge.c; or
 								 * NULL */
-	Seen	   *seen;			/* identities of the files that are condemned
-								 * now; NULL in the survey */
+	BufFile    *seen;			/* identities of the files that are condemned
+								 * now, as the survey has seen them; NULL in
+								 * the survey */
 	bool		has_next;		/* plan_condemn() has read one file ahead: */
 	CondemnedFile next;			/* the file that was read ahead */
 };
@@ -98,25 +99,6 @@ extern void judge_stop_deferring(const CleanupPlan *plan, const CondemnedFile *f
  */
 extern void condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
 							Condemned **condemned);
-
-
-/* seen.c: the identities that the survey has seen of files that are looked at again */
-
-/*
- * Returns an empty list in the current memory context.  Its content is in a
- * temporary file of the transaction.  A failure to read or write that file is an
- * ERROR.
- */
-extern Seen *seen_begin(void);
-
-/* Adds the identity of the next file, whose number is 0, 1, 2 ... */
-extern void seen_add(Seen *seen, const FileIdentity *identity);
-
-/* Sets *identity to the identity of the file with this number. */
-extern void seen_get(Seen *seen, int64 number, FileIdentity *identity);
-
-/* Frees the list, and its file.  NULL is allowed. */
-extern void seen_end(Seen *seen);
 
 
 /* recheck.c */
