@@ -274,7 +274,7 @@ run_to_end(BatchRun *run)
 	lock_end_limit(guc_level);
 	request->commit();
 	request->run_id = run_id;
-	progress_set_run(run_id);
+	progress_set(PROGRESS_RUN, run_id);
 
 	attempt(run, heal_needed);
 	request->commit();
