@@ -37,17 +37,10 @@ lock_limit_waits(int wait_ms)
 	int			guc_level = NewGUCNestLevel();
 
 	/* at least 1, because a lock_timeout of 0 means no limit */
-	if (LockTimeout == 0 || LockTimeout > wait_ms)
+	if (wait_ms < 0)
+		role_set_for_now("lock_timeout", "0");
+	else if (LockTimeout == 0 || LockTimeout > wait_ms)
 		role_set_for_now("lock_timeout", psprintf("%d", Max(wait_ms, 1)));
-	return guc_level;
-}
-
-int
-lock_wait_long(void)
-{
-	int			guc_level = NewGUCNestLevel();
-
-	role_set_for_now("lock_timeout", "0");
 	return guc_level;
 }
 
@@ -65,19 +58,17 @@ lock_nap(long ms, const char *event)
 	CHECK_FOR_INTERRUPTS();
 }
 
-/*
- * Returns the time, by time_monotonic_us(), that is `wait_ms` milliseconds from
- * now, or 0, no limit, if `wait_ms` is negative.
- */
+/* Returns the time, by time_monotonic_us(), that is `wait_ms` milliseconds from now. */
 static int64
 deadline_in(int wait_ms)
 {
-	return wait_ms < 0 ? 0 : time_monotonic_us() + (int64) wait_ms * 1000;
+	return time_monotonic_us() + (int64) wait_ms * 1000;
 }
 
 /*
  * Calls `wait` under a lock_timeout that ends at the deadline, unless the
- * caller's own lock_timeout ends earlier.  Returns false if the time is up.
+ * caller's own lock_timeout ends earlier; with the deadline 0 only the latter
+ * is in force.  Returns false if the time is up.
  * The caller must then abort the transaction by an ERROR, because nothing was
  * cleaned up after the error that was caught.
  */
@@ -86,14 +77,9 @@ wait_bounded(int64 deadline, void (*wait) (void *), void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	volatile bool in_time = true;
-	int			guc_level;
+	int			guc_level = deadline == 0 ? NewGUCNestLevel()
+	: lock_limit_waits((int) Max((deadline - time_monotonic_us()) / 1000, 0));
 
-	if (deadline == 0)
-	{
-		wait(arg);
-		return true;
-	}
-	guc_level = lock_limit_waits((int) Max((deadline - time_monotonic_us()) / 1000, 0));
 	PG_TRY();
 	{
 		wait(arg);
@@ -130,10 +116,12 @@ describe_holder(VirtualTransactionId vxid)
 	return psprintf("Process %d holds it.", proc->pid);
 }
 
-static void
-set_lock_tag(LOCKTAG *tag, const Extension *extension, LockName name)
+static LOCKTAG
+tag_of(const Extension *extension, LockName name)
 {
-	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, ExtensionRelationId, extension->oid, name);
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, extension->oid, name);
 
 	/*
 	 * A process keeps these locks between transactions, and may be told to
@@ -142,7 +130,17 @@ set_lock_tag(LOCKTAG *tag, const Extension *extension, LockName name)
 	 * locks are of that method, too, but have other tags.)
 	 */
 	if (name == LOCK_SENDING || name == LOCK_SENDING_NEXT)
-		tag->locktag_lockmethodid = USER_LOCKMETHOD;
+		tag.locktag_lockmethodid = USER_LOCKMETHOD;
+	return tag;
+}
+
+/* Takes the lock `name`.  Returns false if the lock is not free, and the caller does not want to wait. */
+static bool
+take(const Extension *extension, LockName name, LOCKMODE mode, bool session, bool wait)
+{
+	LOCKTAG		tag = tag_of(extension, name);
+
+	return LockAcquire(&tag, mode, session, !wait) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 typedef struct RunLock
@@ -204,11 +202,9 @@ lock_extension(const Extension *extension)
 void
 lock_run(const Extension *extension, int wait_ms, bool session)
 {
-	RunLock		lock;
+	RunLock		lock = {tag_of(extension, LOCK_RUN), session};
 
-	set_lock_tag(&lock.tag, extension, LOCK_RUN);
-	lock.session = session;
-	if (LockAcquire(&lock.tag, ExclusiveLock, session, true) == LOCKACQUIRE_NOT_AVAIL)
+	if (!take(extension, LOCK_RUN, ExclusiveLock, session, false))
 	{
 		int64		deadline = deadline_in(wait_ms);
 		char	   *holder = describe_holder(*GetLockConflicts(&lock.tag, ExclusiveLock, NULL));
@@ -229,14 +225,12 @@ lock_run(const Extension *extension, int wait_ms, bool session)
 bool
 lock_await_run(const Extension *extension)
 {
-	int			guc_level = lock_wait_long();
-	LOCKTAG		tag;
-	bool		laid_down;
+	int			guc_level = lock_limit_waits(-1);
 
-	set_lock_tag(&tag, extension, LOCK_RUN);
 	/* the wait may take hours, in which VACUUM must be able to work */
-	laid_down = snapshot_lay_down();
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	bool		laid_down = snapshot_lay_down();
+
+	(void) take(extension, LOCK_RUN, ExclusiveLock, false, true);
 	lock_end_limit(guc_level);
 	snapshot_take_up(laid_down);
 	return lock_extension(extension);
@@ -245,10 +239,7 @@ lock_await_run(const Extension *extension)
 bool
 lock_try(const Extension *extension, LockName name)
 {
-	LOCKTAG		tag;
-
-	set_lock_tag(&tag, extension, name);
-	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+	return take(extension, name, ExclusiveLock, true, false);
 }
 
 /*
@@ -258,28 +249,21 @@ lock_try(const Extension *extension, LockName name)
 bool
 lock_for_hold(const Extension *extension)
 {
-	LOCKTAG		tag;
-
-	set_lock_tag(&tag, extension, LOCK_HOLDS);
-	(void) LockAcquire(&tag, RowShareLock, false, false);
-	return LockAcquire(&tag, RowExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+	(void) take(extension, LOCK_HOLDS, RowShareLock, false, true);
+	return take(extension, LOCK_HOLDS, RowExclusiveLock, false, false);
 }
 
 bool
 lock_against_holds(const Extension *extension)
 {
-	LOCKTAG		tag;
-
-	set_lock_tag(&tag, extension, LOCK_HOLDS);
-	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+	return take(extension, LOCK_HOLDS, ExclusiveLock, false, false);
 }
 
 void
 lock_let_holds(const Extension *extension)
 {
-	LOCKTAG		tag;
+	LOCKTAG		tag = tag_of(extension, LOCK_HOLDS);
 
-	set_lock_tag(&tag, extension, LOCK_HOLDS);
 	(void) LockAcquire(&tag, ShareLock, false, false);
 	(void) LockRelease(&tag, ExclusiveLock, false);
 }
@@ -287,9 +271,8 @@ lock_let_holds(const Extension *extension)
 void
 lock_release(const Extension *extension, LockName name)
 {
-	LOCKTAG		tag;
+	LOCKTAG		tag = tag_of(extension, name);
 
-	set_lock_tag(&tag, extension, name);
 	/* an abort of the transaction has already given back session locks */
 	if (compat_lock_is_held(&tag, ExclusiveLock))
 		(void) LockRelease(&tag, ExclusiveLock, true);
@@ -304,7 +287,6 @@ wait_for_relation(void *arg)
 void
 lock_relation(Oid relid)
 {
-	int64		deadline = deadline_in(LockTimeout > 0 ? LockTimeout : -1);
 	LOCKTAG		tag;
 	char	   *holder;
 
@@ -312,7 +294,7 @@ lock_relation(Oid relid)
 		return;
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
 	holder = describe_holder(*GetLockConflicts(&tag, AccessShareLock, NULL));
-	if (wait_bounded(deadline, wait_for_relation, &relid))
+	if (wait_bounded(0, wait_for_relation, &relid))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
