@@ -170,8 +170,7 @@ extern void plan_open(CleanupPlan *plan);
 extern void plan_survey(CleanupPlan *plan, bool interxact);
 
 /*
- * Calls sink(path, arg) for every file in the open directory, whatever its
- * extension, except files whose name is not valid in the database's encoding.
+ * Calls sink(path, arg) for every file in the open directory, whatever its name.
  * The function is for a look that decides nothing: the plan's brakes are
  * forgotten.  ERROR if the directory cannot be read whole.
  */

@@ -298,32 +298,13 @@ walk_directory(CleanupPlan *plan, bool to_delete, PlanWalkSink sink, void *arg)
 	PG_END_TRY();
 }
 
-typedef struct ReadableFiles
-{
-	CleanupPlan *plan;
-	PlanWalkSink sink;
-	void	   *arg;
-} ReadableFiles;
-
-static void
-pass_readable(const char *path, void *arg)
-{
-	ReadableFiles *files = arg;
-
-	progress_add(PROGRESS_WALKED, 1);
-	if (plan_is_readable_name(files->plan->context.settings, path))
-		files->sink(path, files->arg);
-}
-
 void
 plan_walk(CleanupPlan *plan, PlanWalkSink sink, void *arg)
 {
-	ReadableFiles files = {plan, sink, arg};
-
 	/* nothing is deleted here, so no brake matters */
 	plan->found.brakes = NIL;
 	progress_set_phase(PHASE_WALKING);
-	walk_directory(plan, false, pass_readable, &files);
+	walk_directory(plan, false, sink, arg);
 	if (plan->found.brakes != NIL)
 		brake_raise(llast(plan->found.brakes));
 }

@@ -197,6 +197,9 @@ look_at_file(const char *path, void *arg)
 {
 	MissingSearch *search = arg;
 
+	progress_add(PROGRESS_WALKED, 1);
+	if (!plan_is_readable_name(search->context->settings, path))
+		return;
 	key_widen_scope(search->rules, path, &search->scope);
 	key_of_file(search->rules, path,
 				key_is_audio(search->rules, path) ? AUDIO_FAMILIES : OWN_FAMILIES,
