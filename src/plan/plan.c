@@ -259,7 +259,6 @@ note_brake(CleanupPlan *plan, Brake *found)
 void
 plan_check_transaction(CleanupPlan *plan)
 {
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	Brake	   *found = NULL;
 
 	if (RecoveryInProgress())
@@ -276,7 +275,6 @@ plan_check_transaction(CleanupPlan *plan)
 						   "Its snapshot may be older than rows that refer to files.",
 						   "Use a READ COMMITTED transaction.");
 	note_brake(plan, found);
-	MemoryContextSwitchTo(caller);
 }
 
 typedef struct NodesCheck
@@ -297,7 +295,6 @@ try_checking_nodes(void *arg)
 void
 plan_check_nodes(CleanupPlan *plan, bool own_transaction)
 {
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	NodesCheck	check = {sources_load(plan->context.extension)};
 	int			limit = lock_limit_waits(plan->context.settings->writer_wait);
 
@@ -313,7 +310,6 @@ plan_check_nodes(CleanupPlan *plan, bool own_transaction)
 										"CALL cleanup_run() in its place."));
 	}
 	lock_end_limit(limit);
-	MemoryContextSwitchTo(caller);
 }
 
 void

@@ -68,6 +68,10 @@ typedef struct PlanFindings
  * All functions with a plan need SPI, except plan_call() and the functions
  * that only return a part of the plan.  Any failure is an ERROR.  A brake is
  * an ERROR in a real run; a preview collects brakes in the findings.
+ *
+ * A preview must call all functions in the memory context of the plan, as
+ * plan_call() does; so must a real run call plan_open_directory() and
+ * plan_open().
  */
 
 /*

@@ -133,36 +133,27 @@ require_own_claim(CleanupPlan *plan)
 void
 plan_open_directory(CleanupPlan *plan)
 {
-	const Settings *settings = plan->context.settings;
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
-
 	check_directory(plan);
-	if (plan->found.brakes == NIL)
-	{
-		read_claim(plan);
+	if (plan->found.brakes != NIL)
+		return;
+	read_claim(plan);
 
-		/*
-		 * nothing is tried in the directory of another database: no run is
-		 * made there
-		 */
-		if (plan->found.claim->brake == NULL)
-		{
-			check_clock(plan);
-			plan_apply_brake(plan, location_check_undo(plan->found.store, settings, !XactReadOnly));
-			check_backups(plan);
-		}
-	}
-	MemoryContextSwitchTo(caller);
+	/*
+	 * nothing is tried in the directory of another database: no run is made
+	 * there
+	 */
+	if (plan->found.claim->brake != NULL)
+		return;
+	check_clock(plan);
+	plan_apply_brake(plan, location_check_undo(plan->found.store, plan->context.settings, !XactReadOnly));
+	check_backups(plan);
 }
 
 void
 plan_lock_directory(CleanupPlan *plan)
 {
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
-
 	plan_apply_brake(plan, claim_lock(plan->found.store, plan->context.settings->upload_dir,
 									  plan->context.settings->writer_wait));
-	MemoryContextSwitchTo(caller);
 }
 
 /* Looks at the claim again: the holder of the lock before may have taken the directory over. */
@@ -180,7 +171,6 @@ plan_lock_own_directory(CleanupPlan *plan)
 void
 plan_open(CleanupPlan *plan)
 {
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	Brake	   *unusable = check_settings();
 
 	/*
@@ -206,7 +196,6 @@ plan_open(CleanupPlan *plan)
 		plan->found.blocked = true;
 		plan->found.brakes = lcons(unusable, plan->found.brakes);
 	}
-	MemoryContextSwitchTo(caller);
 }
 
 
