@@ -596,8 +596,8 @@ sql_hide_rows(ErrorData *error)
 	error->context = NULL;
 }
 
-static bool
-is_of_statement(const ErrorData *error)
+bool
+sql_is_of_statement(const ErrorData *error)
 {
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
@@ -612,7 +612,7 @@ is_of_statement(const ErrorData *error)
 
 /*
  * Does the work in a subtransaction, which is kept only if `keep` and without
- * an ERROR.  Returns the ERROR, or NULL; see sql_try().
+ * an ERROR.  Returns the ERROR, or NULL.
  */
 static ErrorData *
 work_in_subtransaction(void (*work) (void *arg), void *arg, bool keep)
@@ -642,7 +642,14 @@ work_in_subtransaction(void (*work) (void *arg), void *arg, bool keep)
 		RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(caller);
 	CurrentResourceOwner = owner;
-	if (error != NULL && !is_of_statement(error))
+	return error;
+}
+
+/* Raises the error again if the statement has not caused it; else returns `error`. */
+static ErrorData *
+pass_on(ErrorData *error)
+{
+	if (error != NULL && !sql_is_of_statement(error))
 		sql_rethrow(error);
 	return error;
 }
@@ -650,13 +657,19 @@ work_in_subtransaction(void (*work) (void *arg), void *arg, bool keep)
 ErrorData *
 sql_try(void (*work) (void *arg), void *arg)
 {
+	return pass_on(work_in_subtransaction(work, arg, true));
+}
+
+ErrorData *
+sql_try_all(void (*work) (void *arg), void *arg)
+{
 	return work_in_subtransaction(work, arg, true);
 }
 
 ErrorData *
 sql_undo(void (*work) (void *arg), void *arg)
 {
-	return work_in_subtransaction(work, arg, false);
+	return pass_on(work_in_subtransaction(work, arg, false));
 }
 
 Datum

@@ -224,6 +224,12 @@ extern void sql_hide_rows(ErrorData *error);
  */
 extern ErrorData *sql_try(void (*work) (void *arg), void *arg);
 
+/* Does what sql_try() does, but returns every error. */
+extern ErrorData *sql_try_all(void (*work) (void *arg), void *arg);
+
+/* Returns whether sql_try() does not raise the error again. */
+extern bool sql_is_of_statement(const ErrorData *error);
+
 /*
  * Does what sql_try() does, in a subtransaction that is always rolled back: no
  * lock and no row outlives the subtransaction.  A connection to SPI that

@@ -113,12 +113,8 @@ unclearable_text(const Source *source, const char *message, const char *detail, 
 static void
 note_unclearable(CleanupPlan *plan, const Source *source, const char *text, const char *to_record)
 {
-	MemoryContext caller;
-
 	plan_add_error(plan, text, to_record);
-	caller = MemoryContextSwitchTo(plan->memory);
 	plan->unclearable = lappend_oid(plan->unclearable, source->relid);
-	MemoryContextSwitchTo(caller);
 }
 
 /*
@@ -276,7 +272,6 @@ take_next(CleanupPlan *plan, int64 limit, Match *match)
 Condemned *
 plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 {
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	int			guc_level = lock_limit_waits(plan->context.settings->writer_wait);
 	Match	   *match = match_begin(plan->context.settings, plan_claim(plan));
 	Condemned  *condemned = NULL;
@@ -307,7 +302,6 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 	plan->seen = NULL;
 	match_end(match);
 	lock_end_limit(guc_level);
-	MemoryContextSwitchTo(caller);
 	return condemned;
 }
 

@@ -69,9 +69,9 @@ typedef struct PlanFindings
  * that only return a part of the plan.  Any failure is an ERROR.  A brake is
  * an ERROR in a real run; a preview collects brakes in the findings.
  *
- * A preview must call all functions in the memory context of the plan, as
- * plan_call() does; so must a real run call plan_open_directory() and
- * plan_open().
+ * All functions with a plan must be called in a memory context that lives as
+ * long as the plan: that of the plan, as plan_call() does, or that in which the
+ * plan was begun.
  */
 
 /*

@@ -86,26 +86,16 @@ Brake *
 plan_recheck(const Context *context, Match *match, bool own_transaction, bool lock,
 			 int64 *match_us)
 {
-	MemoryContext caller = CurrentMemoryContext;
 	Recheck		recheck = {
 		context, match, lock ? MATCH_JUDGE_LOCKED : MATCH_JUDGE, own_transaction, "writers", NULL, match_us
 	};
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error;
 
 	plan_limit_reading(context->settings, true);
-	PG_TRY();
-	{
-		error = sql_try(look_again, &recheck);
-	}
-	PG_CATCH();
-	{
-		/* sql_try() has rolled the look back, and raises the error again */
-		error = sql_catch(caller);
-		if (!sources_gave_up(error))
-			sql_rethrow(error);
-	}
-	PG_END_TRY();
+	error = sql_try_all(look_again, &recheck);
 	if (error == NULL)
 		return recheck.brake;
+	if (!sql_is_of_statement(error) && !sources_gave_up(error))
+		sql_rethrow(error);
 	return brake_make(recheck.part, error->sqlerrcode, error->message, error->detail, error->hint);
 }

@@ -160,12 +160,9 @@ plan_lock_directory(CleanupPlan *plan)
 void
 plan_lock_own_directory(CleanupPlan *plan)
 {
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
-
 	plan_lock_directory(plan);
 	read_claim(plan);
 	require_own_claim(plan);
-	MemoryContextSwitchTo(caller);
 }
 
 void
@@ -335,7 +332,6 @@ survey_files(CleanupPlan *plan)
 void
 plan_survey(CleanupPlan *plan, bool interxact)
 {
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	int			limit = lock_limit_waits(plan->context.settings->writer_wait);
 
 	plan->found.condemned = condemned_begin(interxact, plan->dry_run);
@@ -348,5 +344,4 @@ plan_survey(CleanupPlan *plan, bool interxact)
 		counts_remember(plan);
 	condemned_rewind(plan->found.condemned);
 	lock_end_limit(limit);
-	MemoryContextSwitchTo(caller);
 }

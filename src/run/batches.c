@@ -146,19 +146,10 @@ run_record_failure(const Extension *extension, const RunRequest *request, const 
 static void
 attempt(BatchRun *run, void (*work) (void *arg))
 {
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error;
 
 	require_extension(run);
-	PG_TRY();
-	{
-		error = sql_try(work, run);
-	}
-	PG_CATCH();
-	{
-		/* a cancel, which sql_try() raises again after the rollback */
-		error = sql_catch(run->memory);
-	}
-	PG_END_TRY();
+	error = sql_try_all(work, run);
 	if (error == NULL)
 		return;
 	cut_short_by(run->context->extension, run->request->run_id, error, plan_findings(run->plan)->blocked);

@@ -648,23 +648,13 @@ make_link(RemoteServer *server)
 static Brake *
 ask_server(RemoteServer *server)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error;
 	ActingAs	saved;
 
 	if (server->first->placement == NULL)
 		make_link(server);
 	role_act_as(server->first->role, &saved);
-	PG_TRY();
-	{
-		error = sql_try(talk, server);
-	}
-	PG_CATCH();
-	{
-		/* a cancel, passed on after the rollback */
-		error = sql_catch(caller);
-	}
-	PG_END_TRY();
+	error = sql_try_all(talk, server);
 	if (server->first->placement == NULL)
 		disconnect(server);
 	role_stop_acting(&saved);
