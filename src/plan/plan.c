@@ -197,13 +197,6 @@ plan_apply_brake(CleanupPlan *plan, Brake *brake)
 	plan->found.brakes = lappend(plan->found.brakes, brake);
 }
 
-void
-plan_apply_brakes(CleanupPlan *plan, List *brakes)
-{
-	foreach_ptr(Brake, brake, brakes)
-		plan_apply_brake(plan, brake);
-}
-
 static List *
 append_copy(const CleanupPlan *plan, List *list, const char *text)
 {

@@ -41,13 +41,8 @@ struct CleanupPlan
 	CondemnedFile next;			/* the file that was read ahead */
 };
 
-/*
- * plan_apply_brake() applies a brake; NULL is allowed.  plan_apply_brakes()
- * applies all brakes of a list.  A brake is an ERROR in a real run, and a
- * finding in a preview.
- */
+/* Applies a brake, or NULL.  A brake is an ERROR in a real run, and a finding in a preview. */
 extern void plan_apply_brake(CleanupPlan *plan, Brake *brake);
-extern void plan_apply_brakes(CleanupPlan *plan, List *brakes);
 
 /*
  * Adds a copy of the text to the errors.  `to_record` is the text for the
@@ -117,12 +112,12 @@ extern Brake *recheck_wait_for_writers(const Context *context, bool own_transact
 /* counts.c */
 
 /*
- * Returns the brakes (Brake) that follow from the figures of a surveyed plan.
+ * Applies the brakes that follow from the figures of a surveyed plan.
  * plan->force overrides the brakes that count.  But plan->force does not
  * override a brake of unattended runs: a column that nobody registered holds
  * names of orphans.  Needs SPI; a failure is an ERROR.
  */
-extern List *counts_check(CleanupPlan *plan);
+extern void counts_check(CleanupPlan *plan);
 
 /*
  * Records, for the next run, how many rows each source of a surveyed plan has,

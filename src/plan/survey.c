@@ -184,7 +184,8 @@ plan_open(CleanupPlan *plan)
 	if (!plan->dry_run)
 		plan_lock_own_directory(plan);
 	plan->found.sources = sources_load(plan->context.extension);
-	plan_apply_brakes(plan, sources_check_all(plan->found.sources));
+	foreach_ptr(Brake, brake, sources_check_all(plan->found.sources))
+		plan_apply_brake(plan, brake);
 	if (plan->found.brakes == NIL)
 		foreach_ptr(const Source, source, plan->found.sources)
 			plan_apply_brake(plan, sources_probe(source, NULL));
@@ -324,7 +325,7 @@ survey_files(CleanupPlan *plan)
 		}
 		progress_set(PROGRESS_MATCHED, plan->found.files_referenced);
 		progress_set(PROGRESS_CONDEMNED, plan->found.condemned->n_files);
-		plan_apply_brakes(plan, counts_check(plan));
+		counts_check(plan);
 	}
 	match_end(match);
 }
