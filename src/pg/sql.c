@@ -720,6 +720,12 @@ sql_show_tuplestore(const char *name, Tuplestorestate *store, TupleDesc desc)
 	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
 	relation->md.enrtuples = tuplestore_tuple_count(store);
 	relation->reldata = store;
+
+	/*
+	 * one of the same name may be left, also of a call that an ERROR has
+	 * ended
+	 */
+	(void) SPI_unregister_relation(name);
 	rc = SPI_register_relation(relation);
 	if (rc != SPI_OK_REL_REGISTER)
 		elog(ERROR, "could not register \"%s\": %s", name, SPI_result_code_string(rc));

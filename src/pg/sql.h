@@ -254,8 +254,9 @@ extern Datum sql_array(int row, int column);
 
 /*
  * Makes the rows of the tuplestore `store` visible to statements as a
- * relation `name`, until sql_hide_tuplestore(name) or SPI_finish().  `store`
- * and `desc` must live as long.  Needs SPI; any failure is an ERROR.
+ * relation `name`, until the next call with that name or SPI_finish().  No
+ * statement may name the relation when `store` or `desc` has been freed.  Needs
+ * SPI; any failure is an ERROR.
  */
 extern void sql_show_tuplestore(const char *name, Tuplestorestate *store, TupleDesc desc);
 extern void sql_hide_tuplestore(const char *name);
