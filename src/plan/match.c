@@ -561,13 +561,6 @@ show_tuplestores(Match *match)
 		sql_show_tuplestore(store_names[i], match->stores[i], match->descs[i]);
 }
 
-static void
-hide_tuplestores(void)
-{
-	for (int i = 0; i < N_STORES; i++)
-		sql_hide_tuplestore(store_names[i]);
-}
-
 /*
  * Receives files.  Adds the files to `set`; or, without a set, notes that the
  * source in the second column refers to the files.
@@ -680,28 +673,19 @@ any_named(const Match *match, const Extension *extension, bool with_spoken_for)
 												   restored_lately(match)))));
 }
 
-/* Hides the tuplestores also after an ERROR, because the connection to SPI may outlive the match. */
 static void
 join_all(Match *match, const Extension *extension, bool named, bool with_spoken_for)
 {
 	show_tuplestores(match);
-	PG_TRY();
+	collect_references(match, extension);
+	if (named)
+		collect_files(match, extension, "SELECT n.id FROM cleanup_names n JOIN @extschema@.cleanup_holds h"
+					  " ON h.file = n.path COLLATE \"C\"", match->held, false);
+	if (named && !with_spoken_for)
 	{
-		collect_references(match, extension);
-		if (named)
-			collect_files(match, extension, "SELECT n.id FROM cleanup_names n JOIN @extschema@.cleanup_holds h"
-						  " ON h.file = n.path COLLATE \"C\"", match->held, false);
-		if (named && !with_spoken_for)
-		{
-			collect_named(match, extension, "f.file", "f.state = 'pending' AND f.upload_id IS NULL", match->pending);
-			collect_named(match, extension, "coalesce(f.restore_as, f.file)", restored_lately(match), match->restored);
-		}
+		collect_named(match, extension, "f.file", "f.state = 'pending' AND f.upload_id IS NULL", match->pending);
+		collect_named(match, extension, "coalesce(f.restore_as, f.file)", restored_lately(match), match->restored);
 	}
-	PG_FINALLY();
-	{
-		hide_tuplestores();
-	}
-	PG_END_TRY();
 }
 
 void
@@ -932,7 +916,6 @@ match_failed(Match *match, const Extension *extension, MatchFailedSink sink, voi
 							  "WHERE NOT EXISTS (SELECT FROM " VAGUE_KEYS " v WHERE v.key = j.key)" : ""),
 					 &receiver.pub);
 	pass_failed(&receiver);
-	hide_tuplestores();
 	role_stop_acting(&saved);
 	MemoryContextDelete(receiver.context);
 	MemoryContextDelete(receiver.row_context);
