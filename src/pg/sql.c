@@ -731,9 +731,3 @@ sql_show_tuplestore(const char *name, Tuplestorestate *store, TupleDesc desc)
 		elog(ERROR, "could not register \"%s\": %s", name, SPI_result_code_string(rc));
 	MemoryContextSwitchTo(caller);
 }
-
-void
-sql_hide_tuplestore(const char *name)
-{
-	(void) SPI_unregister_relation(name);
-}

@@ -259,6 +259,5 @@ extern Datum sql_array(int row, int column);
  * SPI; any failure is an ERROR.
  */
 extern void sql_show_tuplestore(const char *name, Tuplestorestate *store, TupleDesc desc);
-extern void sql_hide_tuplestore(const char *name);
 
 #endif							/* AUDIO_CLEANUP_SQL_H */

@@ -288,9 +288,6 @@ find_differences(MissingSearch *search)
 										   "   ON t.id = r.id) j) m"
 										   " GROUP BY m.source, m.status"
 										   " ORDER BY m.source COLLATE \"C\", m.status COLLATE \"C\""));
-	sql_hide_tuplestore("cleanup_references");
-	sql_hide_tuplestore("cleanup_reference_keys");
-	sql_hide_tuplestore("cleanup_file_keys");
 }
 
 static void
