@@ -201,12 +201,6 @@ session_find_shadow(Shadow *shadow)
 
 /* ---------------------------------------------------------------- cursors --- */
 
-typedef struct OpenCursor
-{
-	const char *name;
-	bool		is_shut;
-} OpenCursor;
-
 List *
 session_list_cursors(void)
 {
@@ -215,10 +209,10 @@ session_list_cursors(void)
 
 	for (int i = 0; i < n; i++)
 	{
-		OpenCursor *cursor = palloc0(sizeof(OpenCursor));
+		Portal		portal = GetPortalByName(sql_text(i, 1));
 
-		cursor->name = sql_text(i, 1);
-		cursors = lappend(cursors, cursor);
+		if (PortalIsValid(portal) && portal->status == PORTAL_READY)
+			cursors = lappend(cursors, sql_text(i, 1));
 	}
 	return cursors;
 }
@@ -227,21 +221,11 @@ session_list_cursors(void)
 void
 session_shut_cursors(List *cursors, bool shut)
 {
-	foreach_ptr(OpenCursor, cursor, cursors)
+	foreach_ptr(const char, name, cursors)
 	{
-		Portal		portal = GetPortalByName(cursor->name);
+		Portal		portal = GetPortalByName(name);
 
-		if (!PortalIsValid(portal))
-			continue;
-		if (shut && portal->status == PORTAL_READY)
-		{
-			portal->status = PORTAL_ACTIVE;
-			cursor->is_shut = true;
-		}
-		else if (!shut && cursor->is_shut)
-		{
-			portal->status = PORTAL_READY;
-			cursor->is_shut = false;
-		}
+		if (PortalIsValid(portal))
+			portal->status = shut ? PORTAL_ACTIVE : PORTAL_READY;
 	}
 }
