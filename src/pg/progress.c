@@ -23,6 +23,7 @@
 #include "utils/timestamp.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/extension.h"
 #include "src/pg/progress.h"
 #include "src/pg/shmem.h"
 #include "src/pg/time.h"
@@ -95,7 +96,7 @@ static void
 attach_slots(void *memory, bool is_new)
 {
 	slots = memory;
-	slots_lock = shmem_lock();
+	slots_lock = &GetNamedLWLockTranche(EXTENSION_NAME)->lock;
 	for (int i = 0; is_new && i < PROGRESS_SLOTS; i++)
 		clear_slot(&slots[i]);
 }

@@ -9,8 +9,6 @@
  */
 #include "postgres.h"
 
-#include <time.h>
-
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "common/string.h"
@@ -197,16 +195,6 @@ plan_apply_brake(CleanupPlan *plan, Brake *brake)
 	plan->found.brakes = lappend(plan->found.brakes, brake);
 }
 
-static List *
-append_copy(const CleanupPlan *plan, List *list, const char *text)
-{
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
-
-	list = lappend(list, pstrdup(text));
-	MemoryContextSwitchTo(caller);
-	return list;
-}
-
 /*
  * In a process that nobody looks at, the server log tells the first errors; and
  * always an error that the history does not tell as a whole.
@@ -214,10 +202,13 @@ append_copy(const CleanupPlan *plan, List *list, const char *text)
 void
 plan_add_error(CleanupPlan *plan, const char *text, const char *to_record)
 {
+	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
+
 	if (plan->found.n_errors++ < plan->context.settings->report_limit)
-		plan->found.errors = append_copy(plan, plan->found.errors, text);
+		plan->found.errors = lappend(plan->found.errors, pstrdup(text));
 	if (plan->found.first_error == NULL)
-		plan->found.first_error = MemoryContextStrdup(plan->memory, to_record ? to_record : text);
+		plan->found.first_error = pstrdup(to_record ? to_record : text);
+	MemoryContextSwitchTo(caller);
 	if (!plan->dry_run && (to_record != NULL || (plan_is_unattended() && plan->found.n_errors <= MOST_LOGGED)))
 		ereport(LOG_SERVER_ONLY,
 				(errmsg("error in a cleanup run: %s", text),
@@ -227,7 +218,7 @@ plan_add_error(CleanupPlan *plan, const char *text, const char *to_record)
 void
 plan_add_warning(CleanupPlan *plan, const char *text)
 {
-	plan->found.warnings = append_copy(plan, plan->found.warnings, text);
+	plan->found.warnings = lappend(plan->found.warnings, pstrdup(text));
 }
 
 void
@@ -333,10 +324,7 @@ plan_is_unattended(void)
 int64
 plan_now_ns(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64) now.tv_sec * NS_PER_SECOND + now.tv_nsec;
+	return time_to_unix_us(GetCurrentTimestamp()) * 1000;
 }
 
 TimestampTz
