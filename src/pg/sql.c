@@ -240,17 +240,6 @@ prepare_guarded(Guard *mine, int n, const SqlParameter *parameters)
 
 /* ------------------------------------------------------------- statements --- */
 
-static void
-execute(SPIPlanPtr plan, ParamListInfo parameters, bool latest, DestReceiver *receiver)
-{
-	/* with read_only, SPI takes the active snapshot */
-	SPIExecuteOptions options = {.params = parameters,.dest = receiver,.read_only = latest};
-	int			rc = SPI_execute_plan_extended(plan, &options);
-
-	if (rc < 0)
-		elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(rc));
-}
-
 /*
  * Returns NULL if there are no parameters: Citus 13 copies every list, and
  * crashes if the list is empty.
@@ -292,9 +281,15 @@ query_guarded(Guard *mine, int n, const SqlParameter *parameters, DestReceiver *
 	{
 		SPIPlanPtr	plan = prepare_guarded(mine, n, parameters);
 
+		/* with read_only, SPI takes the active snapshot */
+		SPIExecuteOptions options = {.params = values_of(n, parameters),.dest = receiver,.read_only = mine->latest};
+		int			rc;
+
 		if (mine->latest)
 			PushActiveSnapshot(GetLatestSnapshot());
-		execute(plan, values_of(n, parameters), mine->latest, receiver);
+		rc = SPI_execute_plan_extended(plan, &options);
+		if (rc < 0)
+			elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(rc));
 		if (mine->latest)
 			PopActiveSnapshot();
 		if (mine->kept == NULL)
