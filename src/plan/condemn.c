@@ -47,7 +47,7 @@ gather_session(int source, const char *session, void *arg)
 	Clearing   *clearing = arg;
 
 	if (source == clearing->source->number &&
-		!judge_is_deferred(clearing->plan, clearing->source->name, sources_session_id(session)))
+		!judge_deferred(clearing->plan, clearing->source->name, sources_session_id(session), HASH_FIND))
 		clearing->sessions = lappend(clearing->sessions, pstrdup(session));
 }
 
@@ -260,7 +260,8 @@ take_next(CleanupPlan *plan, int64 limit, Match *match)
 		cleared += is_of_cleared_source(plan, &plan->next) ? 1 : 0;
 		match_add(match, plan->next.path);
 		BufFileWrite(plan->seen, &plan->next.identity, sizeof(FileIdentity));
-		judge_stop_deferring(plan, &plan->next);
+		if (plan->next.session != NULL)
+			(void) judge_deferred(plan, plan->next.source, plan->next.session, HASH_REMOVE);
 		condemned_free_texts(&last);
 		last = plan->next;
 		plan->has_next = condemned_next(plan->found.condemned, &plan->next);

@@ -12,7 +12,6 @@
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
-#include "utils/hsearch.h"
 #include "utils/memutils.h"
 
 #include "src/plan/private.h"
@@ -122,24 +121,12 @@ is_removable(Judgement *judgement, const char *path)
 	return errnum == 0;
 }
 
-/* Returns a hash of a session's source and id. */
-static uint64
-session_key(const char *source, const char *session)
+bool
+judge_deferred(CleanupPlan *plan, const char *source, const char *session, HASHACTION action)
 {
-	return hash_bytes_extended((const unsigned char *) session, (int) strlen(session),
-							   hash_bytes_extended((const unsigned char *) source, (int) strlen(source), 0));
-}
-
-/*
- * Notes that the session must not be cleared before its own files come.  If
- * several sessions refer to a file, the survey has the file once, with the
- * first of these sessions.  So the file may come in an earlier batch than the
- * other files of a later session.
- */
-static void
-defer_session(CleanupPlan *plan, const char *source, const char *session)
-{
-	uint64		key = session_key(source, session);
+	uint64		key = hash_bytes_extended((const unsigned char *) session, (int) strlen(session),
+										  hash_bytes_extended((const unsigned char *) source, (int) strlen(source), 0));
+	bool		found;
 
 	if (plan->deferred == NULL)
 	{
@@ -147,26 +134,8 @@ defer_session(CleanupPlan *plan, const char *source, const char *session)
 
 		plan->deferred = hash_create("audio_cleanup sessions", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
-	(void) hash_search(plan->deferred, &key, HASH_ENTER, NULL);
-}
-
-bool
-judge_is_deferred(const CleanupPlan *plan, const char *source, const char *session)
-{
-	uint64		key = session_key(source, session);
-
-	return plan->deferred != NULL && hash_search(plan->deferred, &key, HASH_FIND, NULL) != NULL;
-}
-
-void
-judge_stop_deferring(const CleanupPlan *plan, const CondemnedFile *file)
-{
-	uint64		key;
-
-	if (plan->deferred == NULL || file->session == NULL)
-		return;
-	key = session_key(file->source, file->session);
-	(void) hash_search(plan->deferred, &key, HASH_REMOVE, NULL);
+	(void) hash_search(plan->deferred, &key, action, &found);
+	return found;
 }
 
 static void
@@ -200,7 +169,7 @@ condemn_failed(Judgement *judgement, const WaitingFile *file, const CondemnedFil
 	judgement->has_own |= is_own;
 	judgement->has_shared |= !is_own;
 	if (judgement->in_survey && judgement->has_own && judgement->has_shared)
-		defer_session(judgement->plan, condemned->source, condemned->session);
+		(void) judge_deferred(judgement->plan, condemned->source, condemned->session, HASH_ENTER);
 }
 
 /*

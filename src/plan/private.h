@@ -11,6 +11,7 @@
 #define AUDIO_CLEANUP_PLAN_PRIVATE_H
 
 #include "storage/buffile.h"
+#include "utils/hsearch.h"
 
 #include "src/plan/plan.h"
 
@@ -31,9 +32,7 @@ struct CleanupPlan
 	int64		run_id;			/* the run that condemns */
 	bool		in_batches;		/* see plan_limit_reading() */
 	List	   *unclearable;	/* OIDs of sources that could not be cleared */
-	struct HTAB *deferred;		/* sessions that must not be cleared before
-								 * their other files come, see judge.c; or
-								 * NULL */
+	HTAB	   *deferred;		/* see judge_deferred(); NULL: no session */
 	BufFile    *seen;			/* identities of the files that are condemned
 								 * now, as the survey has seen them; NULL in
 								 * the survey */
@@ -77,13 +76,13 @@ extern int64 plan_now_ns(void);
 extern void judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_survey, bool again);
 
 /*
- * Returns whether the session must not be cleared yet, because other files of
- * the session are still to come.
+ * Returns whether the session must not be cleared before its own files come.  If
+ * several sessions refer to a file, the survey has the file once, with the
+ * first of these sessions.  So the file may come in an earlier batch than the
+ * other files of a later session.  HASH_ENTER defers the session, and
+ * HASH_REMOVE ends that, because its files come now.
  */
-extern bool judge_is_deferred(const CleanupPlan *plan, const char *source, const char *session);
-
-/* Ends the deferring of the session of this file: its files come now. */
-extern void judge_stop_deferring(const CleanupPlan *plan, const CondemnedFile *file);
+extern bool judge_deferred(CleanupPlan *plan, const char *source, const char *session, HASHACTION action);
 
 /*
  * Runs the match, judges its files, and adds the files that go to *condemned,
