@@ -235,37 +235,24 @@ judge_waiting(Judgement *judgement)
 	MemoryContextReset(judgement->waiting_context);
 }
 
+/* Judges a file, or lets it wait.  A sink of match_failed() and match_unreferenced(). */
 static void
-add_file(Judgement *judgement, WaitingFile file)
+add_file(int64 number, const char *path, const Source *source, const char *session, bool strict, void *arg)
 {
+	Judgement  *judgement = arg;
+	WaitingFile file = {number, path, source, session, strict};
+
 	if (judgement->most_waiting == 1)
 	{
 		judge_file(judgement, &file);
 		return;
 	}
-	file.path = MemoryContextStrdup(judgement->waiting_context, file.path);
-	if (file.session != NULL)
-		file.session = MemoryContextStrdup(judgement->waiting_context, file.session);
+	file.path = MemoryContextStrdup(judgement->waiting_context, path);
+	if (session != NULL)
+		file.session = MemoryContextStrdup(judgement->waiting_context, session);
 	judgement->waiting[judgement->n_waiting++] = file;
 	if (judgement->n_waiting == judgement->most_waiting)
 		judge_waiting(judgement);
-}
-
-static void
-add_orphan(int64 number, const char *path, void *arg)
-{
-	const WaitingFile file = {.number = number,.path = path};
-
-	add_file(arg, file);
-}
-
-static void
-add_failed(int64 number, const char *path, const Source *source, const char *session,
-		   bool strict, void *arg)
-{
-	const WaitingFile file = {number, path, source, session, strict};
-
-	add_file(arg, file);
 }
 
 /* Reports files that are kept because their names say too little. */
@@ -300,13 +287,13 @@ judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_surve
 													  ALLOCSET_DEFAULT_SIZES);
 	if ((plan->what & CLEAN_FAILED) != 0)
 	{
-		match_failed(match, plan->context.extension, add_failed, &judgement);
+		match_failed(match, plan->context.extension, add_file, &judgement);
 		report_vague(plan, match, again);
 	}
 	/* the files of failed sessions come before the orphans */
 	judge_waiting(&judgement);
 	if ((plan->what & CLEAN_ORPHANS) != 0)
-		match_unreferenced(match, add_orphan, &judgement);
+		match_unreferenced(match, add_file, &judgement);
 	judge_waiting(&judgement);
 	pfree(judgement.waiting);
 	MemoryContextDelete(judgement.waiting_context);

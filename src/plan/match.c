@@ -251,7 +251,7 @@ match_count(const Match *match)
 
 /* Calls sink(file, path, arg) for each file. */
 static void
-scan_names(Match *match, MatchSink sink, void *arg)
+scan_names(Match *match, void (*sink) (int64 file, const char *path, void *arg), void *arg)
 {
 	const char *path;
 	int64		file = 0;
@@ -798,7 +798,7 @@ pass_unreferenced(int64 file, const char *path, void *arg)
 	Filter	   *filter = arg;
 
 	if (!is_in_set(filter->match->referenced, file) && is_candidate(filter->match, file))
-		filter->sink(file, path, filter->arg);
+		filter->sink(file, path, NULL, NULL, false, filter->arg);
 }
 
 void
@@ -817,7 +817,7 @@ typedef struct FailedReceiver
 {
 	DestReceiver pub;
 	Match	   *match;
-	MatchFailedSink sink;
+	MatchSink	sink;
 	void	   *arg;
 	MemoryContext row_context;
 	MemoryContext context;		/* has session and path */
@@ -890,7 +890,7 @@ receive_failed(TupleTableSlot *slot, DestReceiver *self)
 }
 
 void
-match_failed(Match *match, const Extension *extension, MatchFailedSink sink, void *arg)
+match_failed(Match *match, const Extension *extension, MatchSink sink, void *arg)
 {
 	FailedReceiver receiver = {.pub = *None_Receiver,.match = match,.sink = sink,.arg = arg};
 	ActingAs	saved;
