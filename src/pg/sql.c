@@ -67,22 +67,19 @@ is_member(Oid class, Oid object, const Guard *allowed)
 		getExtensionOfObject(class, object) == allowed->member_of;
 }
 
+/*
+ * Returns whether the function is missing, or belongs to a role that is not a
+ * superuser.  A callback of check_functions_in_node().
+ */
 static bool
-is_superusers_function(Oid function)
+is_others_function(Oid function, void *arg)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	bool		result = HeapTupleIsValid(tuple) && superuser_arg(((Form_pg_proc) GETSTRUCT(tuple))->proowner);
+	bool		result = !HeapTupleIsValid(tuple) || !superuser_arg(((Form_pg_proc) GETSTRUCT(tuple))->proowner);
 
 	if (HeapTupleIsValid(tuple))
 		ReleaseSysCache(tuple);
 	return result;
-}
-
-/* Returns whether the function belongs to a role that is not a superuser.  A callback of check_functions_in_node(). */
-static bool
-is_others_function(Oid function, void *arg)
-{
-	return !is_superusers_function(function);
 }
 
 /* Returns whether the expression may call functions of a role that is not a superuser; a domain has its own. */
@@ -105,7 +102,7 @@ static bool
 may_run_others(const Trigger *trigger, const Guard *allowed)
 {
 	return trigger->tgenabled != TRIGGER_DISABLED &&
-		(!is_superusers_function(trigger->tgfoid) ||
+		(is_others_function(trigger->tgfoid, NULL) ||
 		 (trigger->tgqual != NULL && may_call_others(stringToNode(trigger->tgqual), NULL)) ||
 		 (OidIsValid(trigger->tgconstrrelid) && !is_member(RelationRelationId, trigger->tgconstrrelid, allowed)));
 }

@@ -252,9 +252,9 @@ take_next(CleanupPlan *plan, int64 limit, Match *match)
 	CondemnedFile last = {NULL, NULL, NULL};
 	int64		cleared = 0;
 
-	if (!plan->has_next)
-		plan->has_next = condemned_next(plan->found.condemned, &plan->next);
-	while (plan->has_next && (cleared < limit || is_same_session(&last, &plan->next)))
+	if (!plan->found.has_more)
+		plan->found.has_more = condemned_next(plan->found.condemned, &plan->next);
+	while (plan->found.has_more && (cleared < limit || is_same_session(&last, &plan->next)))
 	{
 		CHECK_FOR_INTERRUPTS();
 		cleared += is_of_cleared_source(plan, &plan->next) ? 1 : 0;
@@ -264,7 +264,7 @@ take_next(CleanupPlan *plan, int64 limit, Match *match)
 			(void) judge_deferred(plan, plan->next.source, plan->next.session, HASH_REMOVE);
 		condemned_free_texts(&last);
 		last = plan->next;
-		plan->has_next = condemned_next(plan->found.condemned, &plan->next);
+		plan->found.has_more = condemned_next(plan->found.condemned, &plan->next);
 	}
 	condemned_free_texts(&last);
 	return match_count(match) > 0;
@@ -304,10 +304,4 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 	match_end(match);
 	lock_end_limit(guc_level);
 	return condemned;
-}
-
-bool
-plan_has_more(const CleanupPlan *plan)
-{
-	return plan->has_next;
 }

@@ -169,16 +169,13 @@ plan_claim(const CleanupPlan *plan)
 const char *
 plan_what_text(CleanWhat what)
 {
-	switch (what)
-	{
-		case CLEAN_ORPHANS:
-			return "orphaned_files";
-		case CLEAN_FAILED:
-			return "failed_sessions";
-		case CLEAN_ALL:
-			break;
-	}
-	return "all";
+	static const char *const texts[] = {
+		[CLEAN_ORPHANS] = "orphaned_files",
+		[CLEAN_FAILED] = "failed_sessions",
+		[CLEAN_ALL] = "all"
+	};
+
+	return texts[what];
 }
 
 

@@ -56,6 +56,8 @@ typedef struct PlanFindings
 	int64		rows_seen;
 	Condemned  *condemned;		/* files that the survey condemns; NULL before
 								 * the survey */
+	bool		has_more;		/* plan_condemn() has left files of the survey
+								 * to a further call */
 	int64		n_uploads;		/* uploads that were begun and not completed;
 								 * -1: not known, or no upload is possible */
 	TimestampTz oldest_upload;	/* when the oldest such upload was begun; 0:
@@ -199,9 +201,6 @@ extern bool plan_count_uploads(FileStore *store, const Settings *settings, int64
  * caller has the run lock.
  */
 extern Condemned *plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit);
-
-/* Returns whether plan_condemn() has left files of the survey to a further call. */
-extern bool plan_has_more(const CleanupPlan *plan);
 
 /*
  * Looks again at the files of `match`, which were condemned before: waits for

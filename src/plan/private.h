@@ -36,8 +36,8 @@ struct CleanupPlan
 	BufFile    *seen;			/* identities of the files that are condemned
 								 * now, as the survey has seen them; NULL in
 								 * the survey */
-	bool		has_next;		/* plan_condemn() has read one file ahead: */
-	CondemnedFile next;			/* the file that was read ahead */
+	CondemnedFile next;			/* with has_more: the file that plan_condemn()
+								 * has read ahead */
 };
 
 /* Applies a brake, or NULL.  A brake is an ERROR in a real run, and a finding in a preview. */

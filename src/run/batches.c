@@ -207,7 +207,7 @@ condemn_batch(void *arg)
 	if (!run->more)
 		(void) run_condemn_uploads(run->plan, run_id);
 	condemned = plan_condemn(run->plan, run_id, settings->batch_size);
-	run->more = condemned != NULL && plan_has_more(run->plan);
+	run->more = condemned != NULL && found->has_more;
 	if (condemned == NULL)
 		return;
 	if (condemned->n_files > 0)
