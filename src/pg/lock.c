@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/transam.h"
+#include "catalog/catalog.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "miscadmin.h"
@@ -66,14 +67,15 @@ deadline_in(int wait_ms)
 }
 
 /*
- * Calls `wait` under a lock_timeout that ends at the deadline, unless the
- * caller's own lock_timeout ends earlier; with the deadline 0 only the latter
- * is in force.  Returns false if the time is up.
+ * Waits for the end of the transaction `vxid`, or if that is NULL for a lock,
+ * under a lock_timeout that ends at the deadline, unless the caller's own
+ * lock_timeout ends earlier; with the deadline 0 only the latter is in force.
+ * Returns false if the time is up.
  * The caller must then abort the transaction by an ERROR, because nothing was
  * cleaned up after the error that was caught.
  */
 static bool
-wait_bounded(int64 deadline, void (*wait) (void *), void *arg)
+wait_bounded(int64 deadline, const VirtualTransactionId *vxid, const LOCKTAG *tag, LOCKMODE mode, bool session)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	volatile bool in_time = true;
@@ -82,7 +84,10 @@ wait_bounded(int64 deadline, void (*wait) (void *), void *arg)
 
 	PG_TRY();
 	{
-		wait(arg);
+		if (vxid != NULL)
+			(void) VirtualXactLock(*vxid, true);
+		else
+			(void) LockAcquire(tag, mode, session, false);
 	}
 	PG_CATCH();
 	{
@@ -143,20 +148,6 @@ take(const Extension *extension, LockName name, LOCKMODE mode, bool session, boo
 	return LockAcquire(&tag, mode, session, !wait) != LOCKACQUIRE_NOT_AVAIL;
 }
 
-typedef struct RunLock
-{
-	LOCKTAG		tag;
-	bool		session;
-} RunLock;
-
-static void
-acquire_run_lock(void *arg)
-{
-	RunLock    *lock = arg;
-
-	(void) LockAcquire(&lock->tag, ExclusiveLock, lock->session, false);
-}
-
 /*
  * Takes the lock that DROP EXTENSION takes first.  Any role may lock an
  * extension, by ALTER FUNCTION ... DEPENDS ON EXTENSION with a function that
@@ -202,14 +193,14 @@ lock_extension(const Extension *extension)
 void
 lock_run(const Extension *extension, int wait_ms, bool session)
 {
-	RunLock		lock = {tag_of(extension, LOCK_RUN), session};
+	LOCKTAG		tag = tag_of(extension, LOCK_RUN);
 
 	if (!take(extension, LOCK_RUN, ExclusiveLock, session, false))
 	{
 		int64		deadline = deadline_in(wait_ms);
-		char	   *holder = describe_holder(*GetLockConflicts(&lock.tag, ExclusiveLock, NULL));
+		char	   *holder = describe_holder(*GetLockConflicts(&tag, ExclusiveLock, NULL));
 
-		if (wait_ms == 0 || !wait_bounded(deadline, acquire_run_lock, &lock))
+		if (wait_ms == 0 || !wait_bounded(deadline, NULL, &tag, ExclusiveLock, session))
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("another cleanup run is under way in this database"),
@@ -278,12 +269,6 @@ lock_release(const Extension *extension, LockName name)
 		(void) LockRelease(&tag, ExclusiveLock, true);
 }
 
-static void
-wait_for_relation(void *arg)
-{
-	LockRelationOid(*(Oid *) arg, AccessShareLock);
-}
-
 void
 lock_relation(Oid relid)
 {
@@ -292,21 +277,15 @@ lock_relation(Oid relid)
 
 	if (ConditionalLockRelationOid(relid, AccessShareLock))
 		return;
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	SET_LOCKTAG_RELATION(tag, IsSharedRelation(relid) ? InvalidOid : MyDatabaseId, relid);
 	holder = describe_holder(*GetLockConflicts(&tag, AccessShareLock, NULL));
-	if (wait_bounded(0, wait_for_relation, &relid))
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-			 errmsg("gave up waiting for a lock on \"%s\"", get_rel_name(relid)),
-			 errdetail_internal("Nothing was deleted. %s", holder),
-			 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
-}
-
-static void
-wait_for_transaction(void *arg)
-{
-	(void) VirtualXactLock(*(VirtualTransactionId *) arg, true);
+	if (!wait_bounded(0, NULL, &tag, AccessShareLock, false))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("gave up waiting for a lock on \"%s\"", get_rel_name(relid)),
+				 errdetail_internal("Nothing was deleted. %s", holder),
+				 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
+	AcceptInvalidationMessages();
 }
 
 /*
@@ -396,7 +375,7 @@ wait_for_writers_of(Oid relid, int64 deadline)
 		if (is_only_vacuum(*others) || !writes(*others, relid, locks))
 			continue;
 		holder = describe_holder(*others);
-		if (!wait_bounded(deadline, wait_for_transaction, others))
+		if (!wait_bounded(deadline, others, NULL, NoLock, false))
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("gave up waiting for a transaction that writes to \"%s\"",
