@@ -92,7 +92,6 @@ ledger_add_files(const Extension *extension, int64 run_id, Condemned *condemned,
 								 " FROM cleanup_condemned c %s",
 								 again ? "WHERE NOT EXISTS (SELECT FROM @extschema@.cleanup_files f"
 								 " WHERE f.run_id = $1 AND f.state = 'pending' AND f.file = c.path COLLATE \"C\")" : ""));
-	sql_hide_tuplestore("cleanup_condemned");
 	owner_query(extension,
 				SQL_ARGS(SQL_INT8(run_id), SQL_INT8(condemned->n_orphans), SQL_INT8(condemned->n_sessions),
 						 SQL_INT8(condemned->n_files)),
@@ -233,7 +232,6 @@ ledger_record(const Extension *extension, int64 run_id, const LedgerFile *files,
 	{
 		sql_show_tuplestore("cleanup_records", records, desc);
 		owner_query_by_hash(extension, SQL_ARGS(SQL_INT8(run_id), SQL_INT8(first), SQL_INT8(last)), update_files);
-		sql_hide_tuplestore("cleanup_records");
 	}
 	tuplestore_end(records);
 }

@@ -289,7 +289,7 @@ wait_for_caller(TransactionId xid)
 	 * the commit may move files on a slow disk; the end of the transaction
 	 * ends this limit
 	 */
-	(void) lock_wait_long();
+	(void) lock_limit_waits(-1);
 	XactLockTableWait(xid, NULL, NULL, XLTW_None);
 	CommitTransactionCommand();
 }

@@ -37,31 +37,27 @@ library_load(const char *name, const char *function, const char **error)
 	return table;
 }
 
-static void
-absorb_barrier(void)
-{
-	MemoryContext caller = CurrentMemoryContext;
-
-	PG_TRY();
-	{
-		ProcessProcSignalBarrier();
-	}
-	PG_CATCH();
-	{
-		/*
-		 * the barrier stays pending, and its error comes again where an error
-		 * can be raised
-		 */
-		MemoryContextSwitchTo(caller);
-		FlushErrorState();
-	}
-	PG_END_TRY();
-}
-
 bool
 library_should_stop(void)
 {
+	MemoryContext caller = CurrentMemoryContext;
+
 	if (ProcSignalBarrierPending)
-		absorb_barrier();
+	{
+		PG_TRY();
+		{
+			ProcessProcSignalBarrier();
+		}
+		PG_CATCH();
+		{
+			/*
+			 * the barrier stays pending, and its error comes again where an
+			 * error can be raised
+			 */
+			MemoryContextSwitchTo(caller);
+			FlushErrorState();
+		}
+		PG_END_TRY();
+	}
 	return QueryCancelPending || ProcDiePending;
 }

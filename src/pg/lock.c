@@ -10,6 +10,7 @@
 #include "postgres.h"
 
 #include "access/transam.h"
+#include "catalog/catalog.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "miscadmin.h"
@@ -37,17 +38,10 @@ lock_limit_waits(int wait_ms)
 	int			guc_level = NewGUCNestLevel();
 
 	/* at least 1, because a lock_timeout of 0 means no limit */
-	if (LockTimeout == 0 || LockTimeout > wait_ms)
+	if (wait_ms < 0)
+		role_set_for_now("lock_timeout", "0");
+	else if (LockTimeout == 0 || LockTimeout > wait_ms)
 		role_set_for_now("lock_timeout", psprintf("%d", Max(wait_ms, 1)));
-	return guc_level;
-}
-
-int
-lock_wait_long(void)
-{
-	int			guc_level = NewGUCNestLevel();
-
-	role_set_for_now("lock_timeout", "0");
 	return guc_level;
 }
 
@@ -65,38 +59,35 @@ lock_nap(long ms, const char *event)
 	CHECK_FOR_INTERRUPTS();
 }
 
-/*
- * Returns the time, by time_monotonic_us(), that is `wait_ms` milliseconds from
- * now, or 0, no limit, if `wait_ms` is negative.
- */
+/* Returns the time, by time_monotonic_us(), that is `wait_ms` milliseconds from now. */
 static int64
 deadline_in(int wait_ms)
 {
-	return wait_ms < 0 ? 0 : time_monotonic_us() + (int64) wait_ms * 1000;
+	return time_monotonic_us() + (int64) wait_ms * 1000;
 }
 
 /*
- * Calls `wait` under a lock_timeout that ends at the deadline, unless the
- * caller's own lock_timeout ends earlier.  Returns false if the time is up.
+ * Waits for the end of the transaction `vxid`, or if that is NULL for a lock,
+ * under a lock_timeout that ends at the deadline, unless the caller's own
+ * lock_timeout ends earlier; with the deadline 0 only the latter is in force.
+ * Returns false if the time is up.
  * The caller must then abort the transaction by an ERROR, because nothing was
  * cleaned up after the error that was caught.
  */
 static bool
-wait_bounded(int64 deadline, void (*wait) (void *), void *arg)
+wait_bounded(int64 deadline, const VirtualTransactionId *vxid, const LOCKTAG *tag, LOCKMODE mode, bool session)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	volatile bool in_time = true;
-	int			guc_level;
+	int			guc_level = deadline == 0 ? NewGUCNestLevel()
+	: lock_limit_waits((int) Max((deadline - time_monotonic_us()) / 1000, 0));
 
-	if (deadline == 0)
-	{
-		wait(arg);
-		return true;
-	}
-	guc_level = lock_limit_waits((int) Max((deadline - time_monotonic_us()) / 1000, 0));
 	PG_TRY();
 	{
-		wait(arg);
+		if (vxid != NULL)
+			(void) VirtualXactLock(*vxid, true);
+		else
+			(void) LockAcquire(tag, mode, session, false);
 	}
 	PG_CATCH();
 	{
@@ -130,10 +121,12 @@ describe_holder(VirtualTransactionId vxid)
 	return psprintf("Process %d holds it.", proc->pid);
 }
 
-static void
-set_lock_tag(LOCKTAG *tag, const Extension *extension, LockName name)
+static LOCKTAG
+tag_of(const Extension *extension, LockName name)
 {
-	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, ExtensionRelationId, extension->oid, name);
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, extension->oid, name);
 
 	/*
 	 * A process keeps these locks between transactions, and may be told to
@@ -142,21 +135,17 @@ set_lock_tag(LOCKTAG *tag, const Extension *extension, LockName name)
 	 * locks are of that method, too, but have other tags.)
 	 */
 	if (name == LOCK_SENDING || name == LOCK_SENDING_NEXT)
-		tag->locktag_lockmethodid = USER_LOCKMETHOD;
+		tag.locktag_lockmethodid = USER_LOCKMETHOD;
+	return tag;
 }
 
-typedef struct RunLock
+/* Takes the lock `name`.  Returns false if the lock is not free, and the caller does not want to wait. */
+static bool
+take(const Extension *extension, LockName name, LOCKMODE mode, bool session, bool wait)
 {
-	LOCKTAG		tag;
-	bool		session;
-} RunLock;
+	LOCKTAG		tag = tag_of(extension, name);
 
-static void
-acquire_run_lock(void *arg)
-{
-	RunLock    *lock = arg;
-
-	(void) LockAcquire(&lock->tag, ExclusiveLock, lock->session, false);
+	return LockAcquire(&tag, mode, session, !wait) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 /*
@@ -204,16 +193,14 @@ lock_extension(const Extension *extension)
 void
 lock_run(const Extension *extension, int wait_ms, bool session)
 {
-	RunLock		lock;
+	LOCKTAG		tag = tag_of(extension, LOCK_RUN);
 
-	set_lock_tag(&lock.tag, extension, LOCK_RUN);
-	lock.session = session;
-	if (LockAcquire(&lock.tag, ExclusiveLock, session, true) == LOCKACQUIRE_NOT_AVAIL)
+	if (!take(extension, LOCK_RUN, ExclusiveLock, session, false))
 	{
 		int64		deadline = deadline_in(wait_ms);
-		char	   *holder = describe_holder(*GetLockConflicts(&lock.tag, ExclusiveLock, NULL));
+		char	   *holder = describe_holder(*GetLockConflicts(&tag, ExclusiveLock, NULL));
 
-		if (wait_ms == 0 || !wait_bounded(deadline, acquire_run_lock, &lock))
+		if (wait_ms == 0 || !wait_bounded(deadline, NULL, &tag, ExclusiveLock, session))
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("another cleanup run is under way in this database"),
@@ -229,14 +216,12 @@ lock_run(const Extension *extension, int wait_ms, bool session)
 bool
 lock_await_run(const Extension *extension)
 {
-	int			guc_level = lock_wait_long();
-	LOCKTAG		tag;
-	bool		laid_down;
+	int			guc_level = lock_limit_waits(-1);
 
-	set_lock_tag(&tag, extension, LOCK_RUN);
 	/* the wait may take hours, in which VACUUM must be able to work */
-	laid_down = snapshot_lay_down();
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	bool		laid_down = snapshot_lay_down();
+
+	(void) take(extension, LOCK_RUN, ExclusiveLock, false, true);
 	lock_end_limit(guc_level);
 	snapshot_take_up(laid_down);
 	return lock_extension(extension);
@@ -245,10 +230,7 @@ lock_await_run(const Extension *extension)
 bool
 lock_try(const Extension *extension, LockName name)
 {
-	LOCKTAG		tag;
-
-	set_lock_tag(&tag, extension, name);
-	return LockAcquire(&tag, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+	return take(extension, name, ExclusiveLock, true, false);
 }
 
 /*
@@ -258,28 +240,21 @@ lock_try(const Extension *extension, LockName name)
 bool
 lock_for_hold(const Extension *extension)
 {
-	LOCKTAG		tag;
-
-	set_lock_tag(&tag, extension, LOCK_HOLDS);
-	(void) LockAcquire(&tag, RowShareLock, false, false);
-	return LockAcquire(&tag, RowExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+	(void) take(extension, LOCK_HOLDS, RowShareLock, false, true);
+	return take(extension, LOCK_HOLDS, RowExclusiveLock, false, false);
 }
 
 bool
 lock_against_holds(const Extension *extension)
 {
-	LOCKTAG		tag;
-
-	set_lock_tag(&tag, extension, LOCK_HOLDS);
-	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
+	return take(extension, LOCK_HOLDS, ExclusiveLock, false, false);
 }
 
 void
 lock_let_holds(const Extension *extension)
 {
-	LOCKTAG		tag;
+	LOCKTAG		tag = tag_of(extension, LOCK_HOLDS);
 
-	set_lock_tag(&tag, extension, LOCK_HOLDS);
 	(void) LockAcquire(&tag, ShareLock, false, false);
 	(void) LockRelease(&tag, ExclusiveLock, false);
 }
@@ -287,44 +262,30 @@ lock_let_holds(const Extension *extension)
 void
 lock_release(const Extension *extension, LockName name)
 {
-	LOCKTAG		tag;
+	LOCKTAG		tag = tag_of(extension, name);
 
-	set_lock_tag(&tag, extension, name);
 	/* an abort of the transaction has already given back session locks */
 	if (compat_lock_is_held(&tag, ExclusiveLock))
 		(void) LockRelease(&tag, ExclusiveLock, true);
 }
 
-static void
-wait_for_relation(void *arg)
-{
-	LockRelationOid(*(Oid *) arg, AccessShareLock);
-}
-
 void
 lock_relation(Oid relid)
 {
-	int64		deadline = deadline_in(LockTimeout > 0 ? LockTimeout : -1);
 	LOCKTAG		tag;
 	char	   *holder;
 
 	if (ConditionalLockRelationOid(relid, AccessShareLock))
 		return;
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, relid);
+	SET_LOCKTAG_RELATION(tag, IsSharedRelation(relid) ? InvalidOid : MyDatabaseId, relid);
 	holder = describe_holder(*GetLockConflicts(&tag, AccessShareLock, NULL));
-	if (wait_bounded(deadline, wait_for_relation, &relid))
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-			 errmsg("gave up waiting for a lock on \"%s\"", get_rel_name(relid)),
-			 errdetail_internal("Nothing was deleted. %s", holder),
-			 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
-}
-
-static void
-wait_for_transaction(void *arg)
-{
-	(void) VirtualXactLock(*(VirtualTransactionId *) arg, true);
+	if (!wait_bounded(0, NULL, &tag, AccessShareLock, false))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("gave up waiting for a lock on \"%s\"", get_rel_name(relid)),
+				 errdetail_internal("Nothing was deleted. %s", holder),
+				 errhint("Try again when that transaction has ended, or raise audio_cleanup.writer_wait.")));
+	AcceptInvalidationMessages();
 }
 
 /*
@@ -414,7 +375,7 @@ wait_for_writers_of(Oid relid, int64 deadline)
 		if (is_only_vacuum(*others) || !writes(*others, relid, locks))
 			continue;
 		holder = describe_holder(*others);
-		if (!wait_bounded(deadline, wait_for_transaction, others))
+		if (!wait_bounded(deadline, others, NULL, NoLock, false))
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 					 errmsg("gave up waiting for a transaction that writes to \"%s\"",

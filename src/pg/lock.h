@@ -16,15 +16,13 @@
 
 /*
  * Limits the wait for each lock to `wait_ms` milliseconds, unless
- * lock_timeout is shorter. lock_end_limit() ends the limit; its parameter is
+ * lock_timeout is shorter; or, if `wait_ms` is negative, takes the limit away,
+ * which the locks of workers have. lock_end_limit() ends the limit; its parameter is
  * the level that lock_limit_waits() returned.  After an ERROR in between, the
  * abort of the transaction ends the limit.  Neither function needs SPI.
  */
 extern int	lock_limit_waits(int wait_ms);
 extern void lock_end_limit(int guc_level);
-
-/* Does what lock_limit_waits() does, without a limit: the locks of workers have one. */
-extern int	lock_wait_long(void);
 
 /*
  * Sleeps for `ms` milliseconds, or until the latch of the process is set, and
@@ -45,7 +43,7 @@ extern bool lock_extension(const Extension *extension);
 /*
  * Takes LOCK_RUN, and then calls lock_extension().  Only the process with
  * LOCK_RUN condemns files of this database, or deals with condemned files.
- * Waits at most `wait_ms` milliseconds (negative: no limit), then raises ERROR
+ * Waits at most `wait_ms` milliseconds, then raises ERROR
  * lock_not_available, which names the holder.  With `session` the lock
  * outlives the transaction, unless the transaction aborts;
  * lock_release(extension, LOCK_RUN) gives the lock back.  The caller must hold
@@ -116,7 +114,7 @@ extern void lock_relation(Oid relid);
 
 /*
  * Waits until every transaction has ended that may write to one of the
- * relations now.  Waits at most `wait_ms` milliseconds (negative: no limit),
+ * relations now.  Waits at most `wait_ms` milliseconds,
  * then raises ERROR lock_not_available.  Does not wait for VACUUM, ANALYZE
  * and CREATE INDEX CONCURRENTLY, which write no rows.  Does not need SPI.
  */

@@ -23,6 +23,7 @@
 #include "utils/timestamp.h"
 
 #include "src/pg/compat.h"
+#include "src/pg/extension.h"
 #include "src/pg/progress.h"
 #include "src/pg/shmem.h"
 #include "src/pg/time.h"
@@ -35,37 +36,28 @@
 /* longest name of a trigger, with its NUL */
 #define TRIGGER_MAX			16
 
+/* The run of a slot.  The owner of the slot writes these fields under the lock. */
+typedef struct ProgressRun
+{
+	int			pid;			/* 0: the slot is free */
+	Oid			database;
+	char		trigger[TRIGGER_MAX];
+	bool		dry_run;
+	TimestampTz started_at;
+} ProgressRun;
+
 typedef struct ProgressSlot
 {
-	/* the owner writes these under the lock */
-	int			pid;			/* 0: free */
-	Oid			database;
-	char		trigger[TRIGGER_MAX];
-	bool		dry_run;
-	TimestampTz started_at;
-
-	/* the owner writes these at any time */
-	pg_atomic_uint64 run_id;
-	pg_atomic_uint32 phase;
-	pg_atomic_uint64 work_began;	/* time when the first file was moved or
-									 * deleted; 0: not yet */
-	pg_atomic_uint64 counters[PROGRESS_COUNTERS];
+	ProgressRun run;
+	pg_atomic_uint64 figures[PROGRESS_FIGURES]; /* the owner writes these at
+												 * any time */
 } ProgressSlot;
 
-/* The figures of a slot, read once. */
+/* A slot, read once. */
 typedef struct ProgressView
 {
-	int			pid;
-	Oid			database;
-	int64		run_id;			/* 0: not known yet */
-	char		trigger[TRIGGER_MAX];
-	bool		dry_run;
-	const char *phase;
-	int64		counters[PROGRESS_COUNTERS];
-	TimestampTz started_at;
-	TimestampTz now;
-	int64		remaining_us;	/* estimated microseconds that remain; -1: not
-								 * known */
+	ProgressRun run;
+	int64		figures[PROGRESS_FIGURES];
 } ProgressView;
 
 static const char *const phase_names[] = {
@@ -95,19 +87,16 @@ static int64 told_at;			/* by time_monotonic_us() */
 static void
 clear_slot(ProgressSlot *slot)
 {
-	slot->pid = 0;
-	pg_atomic_init_u64(&slot->run_id, 0);
-	pg_atomic_init_u32(&slot->phase, PHASE_STARTING);
-	pg_atomic_init_u64(&slot->work_began, 0);
-	for (int i = 0; i < PROGRESS_COUNTERS; i++)
-		pg_atomic_init_u64(&slot->counters[i], 0);
+	slot->run.pid = 0;
+	for (int i = 0; i < PROGRESS_FIGURES; i++)
+		pg_atomic_init_u64(&slot->figures[i], 0);
 }
 
 static void
 attach_slots(void *memory, bool is_new)
 {
 	slots = memory;
-	slots_lock = shmem_lock();
+	slots_lock = &GetNamedLWLockTranche(EXTENSION_NAME)->lock;
 	for (int i = 0; is_new && i < PROGRESS_SLOTS; i++)
 		clear_slot(&slots[i]);
 }
@@ -137,7 +126,7 @@ give_back_slot(void *arg)
 	if (mine != &private_slot)
 	{
 		LWLockAcquire(slots_lock, LW_EXCLUSIVE);
-		mine->pid = 0;
+		mine->run.pid = 0;
 		LWLockRelease(slots_lock);
 	}
 	mine = NULL;
@@ -170,14 +159,14 @@ progress_begin(const char *trigger, bool dry_run, bool tell)
 	}
 	mine = &private_slot;
 	for (int i = 0; slots != NULL && mine == &private_slot && i < PROGRESS_SLOTS; i++)
-		if (slots[i].pid == 0)
+		if (slots[i].run.pid == 0)
 			mine = &slots[i];
 	clear_slot(mine);
-	mine->pid = MyProcPid;
-	mine->database = MyDatabaseId;
-	strlcpy(mine->trigger, trigger, sizeof(mine->trigger));
-	mine->dry_run = dry_run;
-	mine->started_at = GetCurrentTimestamp();
+	mine->run.pid = MyProcPid;
+	mine->run.database = MyDatabaseId;
+	strlcpy(mine->run.trigger, trigger, sizeof(mine->run.trigger));
+	mine->run.dry_run = dry_run;
+	mine->run.started_at = GetCurrentTimestamp();
 	if (slots != NULL)
 		LWLockRelease(slots_lock);
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, callback);
@@ -188,43 +177,39 @@ progress_begin(const char *trigger, bool dry_run, bool tell)
 
 /* ----------------------------------------------------------------- figures --- */
 
+static int64
+get(ProgressSlot *slot, ProgressFigure figure)
+{
+	return (int64) pg_atomic_read_u64(&slot->figures[figure]);
+}
+
 void
-progress_set_run(int64 run_id)
+progress_set(ProgressFigure figure, int64 value)
 {
 	if (mine != NULL)
-		pg_atomic_write_u64(&mine->run_id, (uint64) run_id);
+		pg_atomic_write_u64(&mine->figures[figure], (uint64) value);
+}
+
+/* Adds without an atomic addition, because no other process writes to the slot. */
+void
+progress_add(ProgressFigure figure, int64 increment)
+{
+	if (mine != NULL)
+		progress_set(figure, get(mine, figure) + increment);
 }
 
 void
 progress_set_phase(ProgressPhase phase)
 {
-	if (mine == NULL || pg_atomic_read_u32(&mine->phase) == (uint32) phase)
-		return;
-	if (phase > PHASE_WAITING && pg_atomic_read_u64(&mine->work_began) == 0)
-		pg_atomic_write_u64(&mine->work_began, (uint64) GetCurrentTimestamp());
-	pg_atomic_write_u32(&mine->phase, (uint32) phase);
-}
-
-void
-progress_set(ProgressCounter counter, int64 value)
-{
-	if (mine != NULL)
-		pg_atomic_write_u64(&mine->counters[counter], (uint64) value);
-}
-
-/* Adds without an atomic addition, because no other process writes to the slot. */
-void
-progress_add(ProgressCounter counter, int64 increment)
-{
-	if (mine != NULL)
-		pg_atomic_write_u64(&mine->counters[counter],
-							pg_atomic_read_u64(&mine->counters[counter]) + (uint64) increment);
+	if (mine != NULL && phase > PHASE_WAITING && get(mine, PROGRESS_WORK_BEGAN) == 0)
+		progress_set(PROGRESS_WORK_BEGAN, GetCurrentTimestamp());
+	progress_set(PROGRESS_PHASE, phase);
 }
 
 void
 progress_add_done(int64 run_id, int64 bytes)
 {
-	if (mine == NULL || (int64) pg_atomic_read_u64(&mine->run_id) != run_id)
+	if (mine == NULL || get(mine, PROGRESS_RUN) != run_id)
 		return;
 	progress_add(PROGRESS_DONE, 1);
 	progress_add(PROGRESS_BYTES, bytes);
@@ -238,33 +223,15 @@ progress_add_done(int64 run_id, int64 bytes)
  * batches included.  Returns -1 if no file is done yet.
  */
 static int64
-estimate_remaining(ProgressSlot *slot, const ProgressView *view)
+estimate_remaining(const int64 *figures, TimestampTz now)
 {
-	int64		condemned = view->counters[PROGRESS_CONDEMNED];
-	int64		done = view->counters[PROGRESS_DONE];
-	TimestampTz began = (TimestampTz) pg_atomic_read_u64(&slot->work_began);
+	int64		condemned = figures[PROGRESS_CONDEMNED];
+	int64		done = figures[PROGRESS_DONE];
+	TimestampTz began = figures[PROGRESS_WORK_BEGAN];
 
 	if (began == 0 || done <= 0 || done > condemned)
 		return -1;
-	return (int64) ((double) (view->now - began) * (double) (condemned - done) / (double) done);
-}
-
-static void
-read_slot(ProgressSlot *slot, ProgressView *view)
-{
-	uint32		phase = pg_atomic_read_u32(&slot->phase);
-
-	view->pid = slot->pid;
-	view->database = slot->database;
-	view->run_id = (int64) pg_atomic_read_u64(&slot->run_id);
-	strlcpy(view->trigger, slot->trigger, sizeof(view->trigger));
-	view->dry_run = slot->dry_run;
-	view->phase = phase_names[Min(phase, PHASE_LAST)];
-	for (int i = 0; i < PROGRESS_COUNTERS; i++)
-		view->counters[i] = (int64) pg_atomic_read_u64(&slot->counters[i]);
-	view->started_at = slot->started_at;
-	view->now = GetCurrentTimestamp();
-	view->remaining_us = estimate_remaining(slot, view);
+	return (int64) ((double) (now - began) * (double) (condemned - done) / (double) done);
 }
 
 static Datum
@@ -280,23 +247,25 @@ static void
 put_view(const ProgressView *view, Tuplestorestate *rows, TupleDesc desc)
 {
 	/* the database may have been dropped in this instant */
-	char	   *database = get_database_name(view->database);
+	char	   *database = get_database_name(view->run.database);
+	TimestampTz now = GetCurrentTimestamp();
+	int64		remaining_us = estimate_remaining(view->figures, now);
 	Datum		values[14];
 	bool		nulls[14] = {false};
 
-	values[0] = Int32GetDatum(view->pid);
+	values[0] = Int32GetDatum(view->run.pid);
 	values[1] = DirectFunctionCall1(namein, CStringGetDatum(database ? database : ""));
-	values[2] = Int64GetDatum(view->run_id);
-	nulls[2] = view->run_id == 0;
-	values[3] = CStringGetTextDatum(view->trigger);
-	values[4] = BoolGetDatum(view->dry_run);
-	values[5] = CStringGetTextDatum(view->phase);
-	for (int i = 0; i < PROGRESS_COUNTERS; i++)
-		values[6 + i] = Int64GetDatum(view->counters[i]);
-	values[11] = TimestampTzGetDatum(view->started_at);
-	values[12] = make_interval_us(view->now - view->started_at);
-	values[13] = make_interval_us(view->remaining_us);
-	nulls[13] = view->remaining_us < 0;
+	values[2] = Int64GetDatum(view->figures[PROGRESS_RUN]);
+	nulls[2] = view->figures[PROGRESS_RUN] == 0;
+	values[3] = CStringGetTextDatum(view->run.trigger);
+	values[4] = BoolGetDatum(view->run.dry_run);
+	values[5] = CStringGetTextDatum(phase_names[view->figures[PROGRESS_PHASE]]);
+	for (int i = PROGRESS_WALKED; i <= PROGRESS_BYTES; i++)
+		values[6 + i] = Int64GetDatum(view->figures[i]);
+	values[11] = TimestampTzGetDatum(view->run.started_at);
+	values[12] = make_interval_us(now - view->run.started_at);
+	values[13] = make_interval_us(remaining_us);
+	nulls[13] = remaining_us < 0;
 	tuplestore_putvalues(rows, desc, values, nulls);
 }
 
@@ -311,8 +280,14 @@ progress_look(Tuplestorestate *rows, TupleDesc desc)
 	views = palloc(sizeof(ProgressView) * PROGRESS_SLOTS);
 	LWLockAcquire(slots_lock, LW_SHARED);
 	for (int i = 0; i < PROGRESS_SLOTS; i++)
-		if (slots[i].pid != 0)
-			read_slot(&slots[i], &views[n++]);
+	{
+		if (slots[i].run.pid == 0)
+			continue;
+		views[n].run = slots[i].run;
+		for (int k = 0; k < PROGRESS_FIGURES; k++)
+			views[n].figures[k] = get(&slots[i], k);
+		n++;
+	}
 	LWLockRelease(slots_lock);
 	for (int i = 0; i < n; i++)
 		put_view(&views[i], rows, desc);
@@ -321,20 +296,17 @@ progress_look(Tuplestorestate *rows, TupleDesc desc)
 void
 progress_tick(void)
 {
-	ProgressView view;
-
 	CHECK_FOR_INTERRUPTS();
 	if (MyBackendType == B_BG_WORKER && !PostmasterIsAlive())
 		proc_exit(1);
 	if (mine == NULL || !tell_client || time_monotonic_us() - told_at < TELL_EVERY_US)
 		return;
 	told_at = time_monotonic_us();
-	read_slot(mine, &view);
 	ereport(INFO,
 			(errmsg("cleanup run is in phase \"%s\": %lld files walked, %lld matched, %lld condemned, %lld done, %.2f MiB freed",
-					view.phase, (long long) view.counters[PROGRESS_WALKED],
-					(long long) view.counters[PROGRESS_MATCHED],
-					(long long) view.counters[PROGRESS_CONDEMNED],
-					(long long) view.counters[PROGRESS_DONE],
-					(double) view.counters[PROGRESS_BYTES] / (1024 * 1024))));
+					phase_names[get(mine, PROGRESS_PHASE)], (long long) get(mine, PROGRESS_WALKED),
+					(long long) get(mine, PROGRESS_MATCHED),
+					(long long) get(mine, PROGRESS_CONDEMNED),
+					(long long) get(mine, PROGRESS_DONE),
+					(double) get(mine, PROGRESS_BYTES) / (1024 * 1024))));
 }

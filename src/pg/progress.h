@@ -33,11 +33,10 @@ typedef enum ProgressPhase
 								 * source */
 	PHASE_CONDEMNING,
 	PHASE_CAPTURING,			/* moves files into the trash */
-	PHASE_DELETING,
-	PHASE_LAST = PHASE_DELETING
+	PHASE_DELETING
 } ProgressPhase;
 
-typedef enum ProgressCounter
+typedef enum ProgressFigure
 {
 	PROGRESS_WALKED,			/* audio files seen */
 	PROGRESS_MATCHED,			/* files of these that a row refers to */
@@ -45,8 +44,12 @@ typedef enum ProgressCounter
 								 * so far */
 	PROGRESS_DONE,				/* files of these that are finished */
 	PROGRESS_BYTES,				/* bytes given back to the file system */
-	PROGRESS_COUNTERS
-} ProgressCounter;
+	PROGRESS_RUN,				/* run_id; 0: not known yet */
+	PROGRESS_PHASE,				/* see progress_set_phase() */
+	PROGRESS_WORK_BEGAN,		/* time when the first file was moved or
+								 * deleted; 0: not yet */
+	PROGRESS_FIGURES
+} ProgressFigure;
 
 /* Requests the shared memory. _PG_init() calls this once. */
 extern void progress_init(void);
@@ -60,14 +63,12 @@ extern void progress_init(void);
 extern void progress_begin(const char *trigger, bool dry_run, bool tell);
 
 /*
- * These functions set figures of the run under way: its id, its phase, a
- * counter, or an increment of a counter.  Without a run under way the
- * functions do nothing.
+ * These functions set figures of the run under way: its phase, a figure, or an
+ * increment of a figure.  Without a run under way the functions do nothing.
  */
-extern void progress_set_run(int64 run_id);
 extern void progress_set_phase(ProgressPhase phase);
-extern void progress_set(ProgressCounter counter, int64 value);
-extern void progress_add(ProgressCounter counter, int64 increment);
+extern void progress_set(ProgressFigure figure, int64 value);
+extern void progress_add(ProgressFigure figure, int64 increment);
 
 /*
  * Counts a file of `bytes` bytes as done, if `run_id` is the run under way.

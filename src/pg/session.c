@@ -59,16 +59,6 @@ shows_in_texts(const struct config_generic *setting)
 }
 
 /*
- * Returns whether the role, the client or the session itself has set the
- * value.
- */
-static bool
-is_of_caller(GucSource source)
-{
-	return source >= PGC_S_USER;
-}
-
-/*
  * Returns the value that the server has for this database: of ALTER DATABASE,
  * ALTER ROLE ALL, the configuration files, or its own.
  */
@@ -96,6 +86,7 @@ value_of_server(const char *name)
 /*
  * Gives the setting the value that the server has.  A setting that nobody has
  * defined stays in the session when it is reset, or set in a transaction only.
+ * The sources from PGC_S_USER on are the role, the client and the session itself.
  */
 static void
 use_server_setting(const struct config_generic *setting)
@@ -104,9 +95,9 @@ use_server_setting(const struct config_generic *setting)
 	const char *value;
 
 	if (setting->context != PGC_USERSET || !shows_in_texts(setting) ||
-		!(is_of_caller(setting->source) || (is_undefined && setting->source == PGC_S_DEFAULT)))
+		!(setting->source >= PGC_S_USER || (is_undefined && setting->source == PGC_S_DEFAULT)))
 		return;
-	value = is_undefined || is_of_caller(setting->reset_source) ? value_of_server(setting->name)
+	value = is_undefined || setting->reset_source >= PGC_S_USER ? value_of_server(setting->name)
 		: GetConfigOptionResetString(setting->name);
 	if (value == NULL && is_undefined)
 	{
@@ -201,12 +192,6 @@ session_find_shadow(Shadow *shadow)
 
 /* ---------------------------------------------------------------- cursors --- */
 
-typedef struct OpenCursor
-{
-	const char *name;
-	bool		is_shut;
-} OpenCursor;
-
 List *
 session_list_cursors(void)
 {
@@ -215,10 +200,10 @@ session_list_cursors(void)
 
 	for (int i = 0; i < n; i++)
 	{
-		OpenCursor *cursor = palloc0(sizeof(OpenCursor));
+		Portal		portal = GetPortalByName(sql_text(i, 1));
 
-		cursor->name = sql_text(i, 1);
-		cursors = lappend(cursors, cursor);
+		if (PortalIsValid(portal) && portal->status == PORTAL_READY)
+			cursors = lappend(cursors, sql_text(i, 1));
 	}
 	return cursors;
 }
@@ -227,21 +212,11 @@ session_list_cursors(void)
 void
 session_shut_cursors(List *cursors, bool shut)
 {
-	foreach_ptr(OpenCursor, cursor, cursors)
+	foreach_ptr(const char, name, cursors)
 	{
-		Portal		portal = GetPortalByName(cursor->name);
+		Portal		portal = GetPortalByName(name);
 
-		if (!PortalIsValid(portal))
-			continue;
-		if (shut && portal->status == PORTAL_READY)
-		{
-			portal->status = PORTAL_ACTIVE;
-			cursor->is_shut = true;
-		}
-		else if (!shut && cursor->is_shut)
-		{
-			portal->status = PORTAL_READY;
-			cursor->is_shut = false;
-		}
+		if (PortalIsValid(portal))
+			portal->status = shut ? PORTAL_ACTIVE : PORTAL_READY;
 	}
 }

@@ -60,13 +60,14 @@ typedef struct Shadow
 extern void session_find_shadow(Shadow *shadow);
 
 /*
- * Returns the open cursors of the session, in the current memory context.
+ * Returns the names (char *) of the session's open cursors that nobody uses now.
  * Needs SPI.
  */
 extern List *session_list_cursors(void);
 
 /*
- * With `shut`, makes each use of these cursors an ERROR; without, undoes that.
+ * With `shut`, makes each use of these cursors, which were listed in this
+ * instant, an ERROR; without, undoes that.
  * Code of others must not read rows from a cursor of the caller, nor move or
  * close the cursor.  The caller makes both calls, the second also after an
  * ERROR.  Never raises an ERROR.

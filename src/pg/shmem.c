@@ -69,9 +69,3 @@ shmem_request(const char *name, Size size, void (*attach_piece) (void *memory, b
 	}
 	pieces[n_pieces++] = piece;
 }
-
-LWLock *
-shmem_lock(void)
-{
-	return &GetNamedLWLockTranche(EXTENSION_NAME)->lock;
-}

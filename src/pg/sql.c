@@ -67,22 +67,19 @@ is_member(Oid class, Oid object, const Guard *allowed)
 		getExtensionOfObject(class, object) == allowed->member_of;
 }
 
+/*
+ * Returns whether the function is missing, or belongs to a role that is not a
+ * superuser.  A callback of check_functions_in_node().
+ */
 static bool
-is_superusers_function(Oid function)
+is_others_function(Oid function, void *arg)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	bool		result = HeapTupleIsValid(tuple) && superuser_arg(((Form_pg_proc) GETSTRUCT(tuple))->proowner);
+	bool		result = !HeapTupleIsValid(tuple) || !superuser_arg(((Form_pg_proc) GETSTRUCT(tuple))->proowner);
 
 	if (HeapTupleIsValid(tuple))
 		ReleaseSysCache(tuple);
 	return result;
-}
-
-/* Returns whether the function belongs to a role that is not a superuser.  A callback of check_functions_in_node(). */
-static bool
-is_others_function(Oid function, void *arg)
-{
-	return !is_superusers_function(function);
 }
 
 /* Returns whether the expression may call functions of a role that is not a superuser; a domain has its own. */
@@ -105,7 +102,7 @@ static bool
 may_run_others(const Trigger *trigger, const Guard *allowed)
 {
 	return trigger->tgenabled != TRIGGER_DISABLED &&
-		(!is_superusers_function(trigger->tgfoid) ||
+		(is_others_function(trigger->tgfoid, NULL) ||
 		 (trigger->tgqual != NULL && may_call_others(stringToNode(trigger->tgqual), NULL)) ||
 		 (OidIsValid(trigger->tgconstrrelid) && !is_member(RelationRelationId, trigger->tgconstrrelid, allowed)));
 }
@@ -240,17 +237,6 @@ prepare_guarded(Guard *mine, int n, const SqlParameter *parameters)
 
 /* ------------------------------------------------------------- statements --- */
 
-static void
-execute(SPIPlanPtr plan, ParamListInfo parameters, bool latest, DestReceiver *receiver)
-{
-	/* with read_only, SPI takes the active snapshot */
-	SPIExecuteOptions options = {.params = parameters,.dest = receiver,.read_only = latest};
-	int			rc = SPI_execute_plan_extended(plan, &options);
-
-	if (rc < 0)
-		elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(rc));
-}
-
 /*
  * Returns NULL if there are no parameters: Citus 13 copies every list, and
  * crashes if the list is empty.
@@ -292,9 +278,15 @@ query_guarded(Guard *mine, int n, const SqlParameter *parameters, DestReceiver *
 	{
 		SPIPlanPtr	plan = prepare_guarded(mine, n, parameters);
 
+		/* with read_only, SPI takes the active snapshot */
+		SPIExecuteOptions options = {.params = values_of(n, parameters),.dest = receiver,.read_only = mine->latest};
+		int			rc;
+
 		if (mine->latest)
 			PushActiveSnapshot(GetLatestSnapshot());
-		execute(plan, values_of(n, parameters), mine->latest, receiver);
+		rc = SPI_execute_plan_extended(plan, &options);
+		if (rc < 0)
+			elog(ERROR, "could not execute a statement: %s", SPI_result_code_string(rc));
 		if (mine->latest)
 			PopActiveSnapshot();
 		if (mine->kept == NULL)
@@ -608,8 +600,8 @@ sql_hide_rows(ErrorData *error)
 	error->context = NULL;
 }
 
-static bool
-is_of_statement(const ErrorData *error)
+bool
+sql_is_of_statement(const ErrorData *error)
 {
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
@@ -624,7 +616,7 @@ is_of_statement(const ErrorData *error)
 
 /*
  * Does the work in a subtransaction, which is kept only if `keep` and without
- * an ERROR.  Returns the ERROR, or NULL; see sql_try().
+ * an ERROR.  Returns the ERROR, or NULL.
  */
 static ErrorData *
 work_in_subtransaction(void (*work) (void *arg), void *arg, bool keep)
@@ -654,7 +646,14 @@ work_in_subtransaction(void (*work) (void *arg), void *arg, bool keep)
 		RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(caller);
 	CurrentResourceOwner = owner;
-	if (error != NULL && !is_of_statement(error))
+	return error;
+}
+
+/* Raises the error again if the statement has not caused it; else returns `error`. */
+static ErrorData *
+pass_on(ErrorData *error)
+{
+	if (error != NULL && !sql_is_of_statement(error))
 		sql_rethrow(error);
 	return error;
 }
@@ -662,13 +661,19 @@ work_in_subtransaction(void (*work) (void *arg), void *arg, bool keep)
 ErrorData *
 sql_try(void (*work) (void *arg), void *arg)
 {
+	return pass_on(work_in_subtransaction(work, arg, true));
+}
+
+ErrorData *
+sql_try_all(void (*work) (void *arg), void *arg)
+{
 	return work_in_subtransaction(work, arg, true);
 }
 
 ErrorData *
 sql_undo(void (*work) (void *arg), void *arg)
 {
-	return work_in_subtransaction(work, arg, false);
+	return pass_on(work_in_subtransaction(work, arg, false));
 }
 
 Datum
@@ -719,14 +724,14 @@ sql_show_tuplestore(const char *name, Tuplestorestate *store, TupleDesc desc)
 	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
 	relation->md.enrtuples = tuplestore_tuple_count(store);
 	relation->reldata = store;
+
+	/*
+	 * one of the same name may be left, also of a call that an ERROR has
+	 * ended
+	 */
+	(void) SPI_unregister_relation(name);
 	rc = SPI_register_relation(relation);
 	if (rc != SPI_OK_REL_REGISTER)
 		elog(ERROR, "could not register \"%s\": %s", name, SPI_result_code_string(rc));
 	MemoryContextSwitchTo(caller);
-}
-
-void
-sql_hide_tuplestore(const char *name)
-{
-	(void) SPI_unregister_relation(name);
 }

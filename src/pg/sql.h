@@ -232,6 +232,12 @@ extern void sql_hide_rows(ErrorData *error);
  */
 extern ErrorData *sql_try(void (*work) (void *arg), void *arg);
 
+/* Does what sql_try() does, but returns every error. */
+extern ErrorData *sql_try_all(void (*work) (void *arg), void *arg);
+
+/* Returns whether sql_try() does not raise the error again. */
+extern bool sql_is_of_statement(const ErrorData *error);
+
 /*
  * Does what sql_try() does, in a subtransaction that is always rolled back: no
  * lock and no row outlives the subtransaction.  A connection to SPI that
@@ -256,10 +262,10 @@ extern Datum sql_array(int row, int column);
 
 /*
  * Makes the rows of the tuplestore `store` visible to statements as a
- * relation `name`, until sql_hide_tuplestore(name) or SPI_finish().  `store`
- * and `desc` must live as long.  Needs SPI; any failure is an ERROR.
+ * relation `name`, until the next call with that name or SPI_finish().  No
+ * statement may name the relation when `store` or `desc` has been freed.  Needs
+ * SPI; any failure is an ERROR.
  */
 extern void sql_show_tuplestore(const char *name, Tuplestorestate *store, TupleDesc desc);
-extern void sql_hide_tuplestore(const char *name);
 
 #endif							/* AUDIO_CLEANUP_SQL_H */

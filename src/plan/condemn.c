@@ -49,7 +49,7 @@ gather_session(int source, const char *session, void *arg)
 	Clearing   *clearing = arg;
 
 	if (source == clearing->source->number &&
-		!judge_is_deferred(clearing->plan, clearing->source->name, sources_session_id(session)))
+		!judge_deferred(clearing->plan, clearing->source->name, sources_session_id(session), HASH_FIND))
 		clearing->sessions = lappend(clearing->sessions, pstrdup(session));
 }
 
@@ -110,12 +110,8 @@ unclearable_text(const Source *source, const char *message, const char *detail, 
 static void
 note_unclearable(CleanupPlan *plan, const Source *source, const char *text, const char *to_record)
 {
-	MemoryContext caller;
-
 	plan_add_error(plan, text, to_record);
-	caller = MemoryContextSwitchTo(plan->memory);
 	plan->unclearable = lappend_oid(plan->unclearable, source->relid);
-	MemoryContextSwitchTo(caller);
 }
 
 /*
@@ -253,18 +249,19 @@ take_next(CleanupPlan *plan, int64 limit, Match *match)
 	CondemnedFile last = {NULL, NULL, NULL};
 	int64		cleared = 0;
 
-	if (!plan->has_next)
-		plan->has_next = condemned_next(plan->found.condemned, &plan->next);
-	while (plan->has_next && (cleared < limit || is_same_session(&last, &plan->next)))
+	if (!plan->found.has_more)
+		plan->found.has_more = condemned_next(plan->found.condemned, &plan->next);
+	while (plan->found.has_more && (cleared < limit || is_same_session(&last, &plan->next)))
 	{
 		CHECK_FOR_INTERRUPTS();
 		cleared += is_of_cleared_source(plan, &plan->next) ? 1 : 0;
 		match_add(match, plan->next.path);
-		seen_add(plan->seen, &plan->next.identity);
-		judge_stop_deferring(plan, &plan->next);
+		BufFileWrite(plan->seen, &plan->next.identity, sizeof(FileIdentity));
+		if (plan->next.session != NULL)
+			(void) judge_deferred(plan, plan->next.source, plan->next.session, HASH_REMOVE);
 		condemned_free_texts(&last);
 		last = plan->next;
-		plan->has_next = condemned_next(plan->found.condemned, &plan->next);
+		plan->found.has_more = condemned_next(plan->found.condemned, &plan->next);
 	}
 	condemned_free_texts(&last);
 	return match_count(match) > 0;
@@ -273,7 +270,6 @@ take_next(CleanupPlan *plan, int64 limit, Match *match)
 Condemned *
 plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 {
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	int			guc_level = lock_limit_waits(plan->context.settings->writer_wait);
 	Match	   *match = match_begin(plan->context.settings, plan_claim(plan));
 	Condemned  *condemned = NULL;
@@ -284,7 +280,7 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 	plan->run_id = run_id;
 	plan->in_batches = limit != PG_INT64_MAX;
 	plan_limit_reading(plan->context.settings, plan->in_batches);
-	plan->seen = seen_begin();
+	plan->seen = BufFileCreateTemp(false);
 	if (take_next(plan, limit, match))
 	{
 		List	   *sources;
@@ -302,16 +298,9 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 		 */
 		progress_add(PROGRESS_CONDEMNED, condemned->n_files - match_count(match));
 	}
-	seen_end(plan->seen);
+	BufFileClose(plan->seen);
 	plan->seen = NULL;
 	match_end(match);
 	lock_end_limit(guc_level);
-	MemoryContextSwitchTo(caller);
 	return condemned;
-}
-
-bool
-plan_has_more(const CleanupPlan *plan)
-{
-	return plan->has_next;
 }

@@ -95,21 +95,6 @@ check_source(const CleanupPlan *plan, const Source *source)
 	return NULL;
 }
 
-static List *
-check_losses(const CleanupPlan *plan)
-{
-	List	   *brakes = NIL;
-
-	foreach_ptr(const Source, source, plan->found.sources)
-	{
-		Brake	   *found = check_source(plan, source);
-
-		if (found != NULL)
-			brakes = lappend(brakes, found);
-	}
-	return brakes;
-}
-
 /*
  * The figures of a source that has no rows or files any more stay as they were
  * until check_source() has judged the loss.  check_source() does not judge a
@@ -123,12 +108,10 @@ counts_remember(const CleanupPlan *plan)
 	foreach_ptr(const Source, source, plan->found.sources)
 	{
 		const MatchCounts *now = &plan->found.counts[source->number];
-		const SqlParameter parameters[] = {
-			{REGCLASSOID, ObjectIdGetDatum(source->relid), false},
-			SQL_INT8(now->rows), SQL_INT8(now->protected_files), SQL_BOOL(judged)
-		};
 
-		owner_query(plan->context.extension, lengthof(parameters), parameters,
+		owner_query(plan->context.extension,
+					SQL_ARGS(SQL_OID(REGCLASSOID, source->relid), SQL_INT8(now->rows), SQL_INT8(now->protected_files),
+							 SQL_BOOL(judged)),
 					"INSERT INTO @extschema@.cleanup_seen AS s (source, source_rows, source_files, column_numbers)"
 					" VALUES ($1, $2, $3, " SOURCES_COLUMN_NUMBERS ") ON CONFLICT (source) DO UPDATE"
 					" SET source_rows = CASE WHEN $4 OR $2 > 0 THEN $2 ELSE s.source_rows END,"
@@ -164,22 +147,20 @@ check_unregistered(CleanupPlan *plan)
 					   "Register it with cleanup_add_source(), or set audio_cleanup.search_unregistered to off. When somebody calls, this is advice only.");
 }
 
-List *
+void
 counts_check(CleanupPlan *plan)
 {
-	List	   *brakes = NIL;
-	Brake	   *found;
+	Brake	   *unregistered;
 
 	if (plan->found.condemned->n_files == 0)
-		return NIL;
+		return;
+	unregistered = plan_is_unattended() ? check_unregistered(plan) : NULL;
 	if (!plan->force)
 	{
-		if ((found = check_whole(plan)) != NULL)
-			brakes = lappend(brakes, found);
+		plan_apply_brake(plan, check_whole(plan));
 		if (plan->found.rows_seen > 0)
-			brakes = list_concat(brakes, check_losses(plan));
+			foreach_ptr(const Source, source, plan->found.sources)
+				plan_apply_brake(plan, check_source(plan, source));
 	}
-	if (plan_is_unattended() && (found = check_unregistered(plan)) != NULL)
-		brakes = lappend(brakes, found);
-	return brakes;
+	plan_apply_brake(plan, unregistered);
 }

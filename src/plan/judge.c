@@ -12,7 +12,6 @@
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
-#include "utils/hsearch.h"
 #include "utils/memutils.h"
 
 #include "src/plan/private.h"
@@ -51,6 +50,21 @@ typedef struct Judgement
 } Judgement;
 
 /*
+ * Sets *identity to the identity that the survey has seen of the file with this
+ * number.  A look is not repeated while other transactions may wait for locks of
+ * ours: the capture finds out whether the file still is the one that was seen.
+ */
+static void
+read_seen(BufFile *seen, int64 number, FileIdentity *identity)
+{
+	if (BufFileSeek(seen, 0, (off_t) (number * sizeof(FileIdentity)), SEEK_SET) != 0 ||
+		BufFileRead(seen, identity, sizeof(FileIdentity)) != sizeof(FileIdentity))
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not read from a temporary file of files that were seen: %m")));
+}
+
+/*
  * Sets *identity to the identity of the file.  Returns false if there is no
  * such regular file.  `look` says that an identity that the survey has seen is
  * not enough.
@@ -62,7 +76,7 @@ identify(Judgement *judgement, int64 number, const char *path, bool look, FileId
 
 	if (judgement->plan->seen != NULL && !look)
 	{
-		seen_get(judgement->plan->seen, number, identity);
+		read_seen(judgement->plan->seen, number, identity);
 		return true;
 	}
 	result = store_identify(judgement->plan->found.store, path, false, identity);
@@ -107,24 +121,12 @@ is_removable(Judgement *judgement, const char *path)
 	return errnum == 0;
 }
 
-/* Returns a hash of a session's source and id. */
-static uint64
-session_key(const char *source, const char *session)
+bool
+judge_deferred(CleanupPlan *plan, const char *source, const char *session, HASHACTION action)
 {
-	return hash_bytes_extended((const unsigned char *) session, (int) strlen(session),
-							   hash_bytes_extended((const unsigned char *) source, (int) strlen(source), 0));
-}
-
-/*
- * Notes that the session must not be cleared before its own files come.  If
- * several sessions refer to a file, the survey has the file once, with the
- * first of these sessions.  So the file may come in an earlier batch than the
- * other files of a later session.
- */
-static void
-defer_session(CleanupPlan *plan, const char *source, const char *session)
-{
-	uint64		key = session_key(source, session);
+	uint64		key = hash_bytes_extended((const unsigned char *) session, (int) strlen(session),
+										  hash_bytes_extended((const unsigned char *) source, (int) strlen(source), 0));
+	bool		found;
 
 	if (plan->deferred == NULL)
 	{
@@ -132,26 +134,8 @@ defer_session(CleanupPlan *plan, const char *source, const char *session)
 
 		plan->deferred = hash_create("audio_cleanup sessions", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	}
-	(void) hash_search(plan->deferred, &key, HASH_ENTER, NULL);
-}
-
-bool
-judge_is_deferred(const CleanupPlan *plan, const char *source, const char *session)
-{
-	uint64		key = session_key(source, session);
-
-	return plan->deferred != NULL && hash_search(plan->deferred, &key, HASH_FIND, NULL) != NULL;
-}
-
-void
-judge_stop_deferring(const CleanupPlan *plan, const CondemnedFile *file)
-{
-	uint64		key;
-
-	if (plan->deferred == NULL || file->session == NULL)
-		return;
-	key = session_key(file->source, file->session);
-	(void) hash_search(plan->deferred, &key, HASH_REMOVE, NULL);
+	(void) hash_search(plan->deferred, &key, action, &found);
+	return found;
 }
 
 static void
@@ -185,7 +169,7 @@ condemn_failed(Judgement *judgement, const WaitingFile *file, const CondemnedFil
 	judgement->has_own |= is_own;
 	judgement->has_shared |= !is_own;
 	if (judgement->in_survey && judgement->has_own && judgement->has_shared)
-		defer_session(judgement->plan, condemned->source, condemned->session);
+		(void) judge_deferred(judgement->plan, condemned->source, condemned->session, HASH_ENTER);
 }
 
 /*
@@ -251,37 +235,24 @@ judge_waiting(Judgement *judgement)
 	MemoryContextReset(judgement->waiting_context);
 }
 
+/* Judges a file, or lets it wait.  A sink of match_failed() and match_unreferenced(). */
 static void
-add_file(Judgement *judgement, WaitingFile file)
+add_file(int64 number, const char *path, const Source *source, const char *session, bool strict, void *arg)
 {
+	Judgement  *judgement = arg;
+	WaitingFile file = {number, path, source, session, strict};
+
 	if (judgement->most_waiting == 1)
 	{
 		judge_file(judgement, &file);
 		return;
 	}
-	file.path = MemoryContextStrdup(judgement->waiting_context, file.path);
-	if (file.session != NULL)
-		file.session = MemoryContextStrdup(judgement->waiting_context, file.session);
+	file.path = MemoryContextStrdup(judgement->waiting_context, path);
+	if (session != NULL)
+		file.session = MemoryContextStrdup(judgement->waiting_context, session);
 	judgement->waiting[judgement->n_waiting++] = file;
 	if (judgement->n_waiting == judgement->most_waiting)
 		judge_waiting(judgement);
-}
-
-static void
-add_orphan(int64 number, const char *path, void *arg)
-{
-	const WaitingFile file = {.number = number,.path = path};
-
-	add_file(arg, file);
-}
-
-static void
-add_failed(int64 number, const char *path, const Source *source, const char *session,
-		   bool strict, void *arg)
-{
-	const WaitingFile file = {number, path, source, session, strict};
-
-	add_file(arg, file);
 }
 
 /* Reports files that are kept because their names say too little. */
@@ -316,13 +287,13 @@ judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_surve
 													  ALLOCSET_DEFAULT_SIZES);
 	if ((plan->what & CLEAN_FAILED) != 0)
 	{
-		match_failed(match, plan->context.extension, add_failed, &judgement);
+		match_failed(match, plan->context.extension, add_file, &judgement);
 		report_vague(plan, match, again);
 	}
 	/* the files of failed sessions come before the orphans */
 	judge_waiting(&judgement);
 	if ((plan->what & CLEAN_ORPHANS) != 0)
-		match_unreferenced(match, add_orphan, &judgement);
+		match_unreferenced(match, add_file, &judgement);
 	judge_waiting(&judgement);
 	pfree(judgement.waiting);
 	MemoryContextDelete(judgement.waiting_context);

@@ -213,7 +213,7 @@ match_begin(const Settings *settings, const char *claim)
 	match->scope.keys_max = KEYS_MAX_BYTES;
 	match->scope.seed = pg_prng_uint64(&pg_global_prng_state);
 	match->recent = palloc0(sizeof(RecentHit) * RECENT_HITS);
-	match->names = texts_begin(work_mem);
+	match->names = texts_begin();
 	make_stores(match);
 	MemoryContextSwitchTo(caller);
 	return match;
@@ -263,34 +263,20 @@ match_count(const Match *match)
 	return match->count;
 }
 
-/* Calls sink(file, path, arg) for each file. */
-static void
-scan_names(Match *match, MatchSink sink, void *arg)
+/* Returns the path of the file, which is 0 or the next one after that of the last call; NULL at the end. */
+static const char *
+path_of_next(Match *match, int64 file)
 {
-	const char *path;
-	int64		file = 0;
-
-	texts_rewind(match->names);
-	while ((path = texts_next(match->names)) != NULL)
-	{
-		CHECK_FOR_INTERRUPTS();
-		sink(file++, path, arg);
-	}
-}
-
-static void
-add_to_scope(int64 file, const char *path, void *arg)
-{
-	Match	   *match = arg;
-
-	key_widen_scope(match->settings->rules, path, &match->scope);
+	CHECK_FOR_INTERRUPTS();
+	if (file == 0)
+		texts_rewind(match->names);
+	return texts_next(match->names);
 }
 
 /* Adds the name of a file to STORE_NAMES, once. */
 static void
-show_name(int64 file, const char *path, void *arg)
+show_name(Match *match, int64 file, const char *path)
 {
-	Match	   *match = arg;
 	Datum		values[] = {Int64GetDatum(file), CStringGetTextDatum(path)};
 
 	if (is_in_set(match->shown, file))
@@ -301,6 +287,15 @@ show_name(int64 file, const char *path, void *arg)
 }
 
 static void
+show_all_names(Match *match)
+{
+	const char *path;
+
+	for (int64 file = 0; (path = path_of_next(match, file)) != NULL; file++)
+		show_name(match, file, path);
+}
+
+static void
 write_key(Match *match, int64 file, uint64 key)
 {
 	Datum		values[] = {Int64GetDatum(file), Int64GetDatum((int64) key)};
@@ -308,19 +303,15 @@ write_key(Match *match, int64 file, uint64 key)
 	put_row(match, STORE_KEYS, values, false);
 }
 
-static void
-add_path(int64 file, const char *path, void *arg)
-{
-	match_add(arg, path);
-}
-
 Match *
 match_begin_again(Match *match)
 {
 	Match	   *again = match_begin(match->settings, match->claim);
+	const char *path;
 
 	match_any_folder(again, match->scope.any_folder);
-	scan_names(match, add_path, again);
+	while ((path = path_of_next(match, again->count)) != NULL)
+		match_add(again, path);
 	match_end(match);
 	return again;
 }
@@ -540,19 +531,9 @@ look_at_key(KeyFamily family, uint64 key, const char *text, size_t len, void *ar
 	if (match->session_keys != NULL && is_in_set(match->session_keys, number))
 	{
 		write_key(match, marks->file, key);
-		show_name(marks->file, marks->path, match);
+		show_name(match, marks->file, marks->path);
 	}
 	(void) refer_by_key(match, number, marks->file);
-}
-
-static void
-look_at_name(int64 file, const char *path, void *arg)
-{
-	Marks	   *marks = arg;
-
-	marks->file = file;
-	marks->path = path;
-	key_of_file(marks->match->settings->rules, path, marks->match->families_hit, look_at_key, marks);
 }
 
 static void
@@ -561,8 +542,10 @@ follow_marks(Match *match)
 	Marks		marks = {.match = match,.by_names = match->scope.too_many || match->session_keys != NULL};
 
 	key_each_number(&match->scope, look_at_number, &marks);
-	if (marks.by_names)
-		scan_names(match, look_at_name, &marks);
+	if (!marks.by_names)
+		return;
+	for (; (marks.path = path_of_next(match, marks.file)) != NULL; marks.file++)
+		key_of_file(match->settings->rules, marks.path, match->families_hit, look_at_key, &marks);
 }
 
 
@@ -577,13 +560,6 @@ show_tuplestores(Match *match)
 {
 	for (int i = 0; i < N_STORES; i++)
 		sql_show_tuplestore(store_names[i], match->stores[i], match->descs[i]);
-}
-
-static void
-hide_tuplestores(void)
-{
-	for (int i = 0; i < N_STORES; i++)
-		sql_hide_tuplestore(store_names[i]);
 }
 
 /*
@@ -698,28 +674,19 @@ any_named(const Match *match, const Extension *extension, bool with_spoken_for)
 												   restored_lately(match)))));
 }
 
-/* Hides the tuplestores also after an ERROR, because the connection to SPI may outlive the match. */
 static void
 join_all(Match *match, const Extension *extension, bool named, bool with_spoken_for)
 {
 	show_tuplestores(match);
-	PG_TRY();
+	collect_references(match, extension);
+	if (named)
+		collect_files(match, extension, "SELECT n.id FROM cleanup_names n JOIN @extschema@.cleanup_holds h"
+					  " ON h.file = n.path COLLATE \"C\"", match->held, false);
+	if (named && !with_spoken_for)
 	{
-		collect_references(match, extension);
-		if (named)
-			collect_files(match, extension, "SELECT n.id FROM cleanup_names n JOIN @extschema@.cleanup_holds h"
-						  " ON h.file = n.path COLLATE \"C\"", match->held, false);
-		if (named && !with_spoken_for)
-		{
-			collect_named(match, extension, "f.file", "f.state = 'pending' AND f.upload_id IS NULL", match->pending);
-			collect_named(match, extension, "coalesce(f.restore_as, f.file)", restored_lately(match), match->restored);
-		}
+		collect_named(match, extension, "f.file", "f.state = 'pending' AND f.upload_id IS NULL", match->pending);
+		collect_named(match, extension, "coalesce(f.restore_as, f.file)", restored_lately(match), match->restored);
 	}
-	PG_FINALLY();
-	{
-		hide_tuplestores();
-	}
-	PG_END_TRY();
 }
 
 void
@@ -729,10 +696,12 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 	MemoryContext caller = MemoryContextSwitchTo(match->context);
 	ActingAs	saved;
 	bool		named;
+	const char *path;
 
 	match->sources = sources;
 	match->of_source = palloc0(sizeof(SourceFiles) * (list_length(sources) + 1));
-	scan_names(match, add_to_scope, match);
+	for (int64 file = 0; (path = path_of_next(match, file)) != NULL; file++)
+		key_widen_scope(match->settings->rules, path, &match->scope);
 	read_references(match, sources, mode, failed_before);
 
 	match->protected_files = make_set(match, match->count);
@@ -749,7 +718,7 @@ match_run(Match *match, const Extension *extension, List *sources, MatchMode mod
 	role_read_strictly();
 	named = any_named(match, extension, with_spoken_for);
 	if (named)
-		scan_names(match, show_name, match);
+		show_all_names(match);
 	join_all(match, extension, named, with_spoken_for);
 	role_stop_acting(&saved);
 	MemoryContextSwitchTo(caller);
@@ -819,28 +788,14 @@ match_mark(Match *match, int64 file)
 	return first;
 }
 
-typedef struct Filter
-{
-	const Match *match;
-	MatchSink	sink;
-	void	   *arg;
-} Filter;
-
-static void
-pass_unreferenced(int64 file, const char *path, void *arg)
-{
-	Filter	   *filter = arg;
-
-	if (!is_in_set(filter->match->referenced, file) && is_candidate(filter->match, file))
-		filter->sink(file, path, filter->arg);
-}
-
 void
 match_unreferenced(Match *match, MatchSink sink, void *arg)
 {
-	Filter		filter = {match, sink, arg};
+	const char *path;
 
-	scan_names(match, pass_unreferenced, &filter);
+	for (int64 file = 0; (path = path_of_next(match, file)) != NULL; file++)
+		if (!is_in_set(match->referenced, file) && is_candidate(match, file))
+			sink(file, path, NULL, NULL, false, arg);
 }
 
 /*
@@ -851,7 +806,7 @@ typedef struct FailedReceiver
 {
 	DestReceiver pub;
 	Match	   *match;
-	MatchFailedSink sink;
+	MatchSink	sink;
 	void	   *arg;
 	MemoryContext row_context;
 	MemoryContext context;		/* has session and path */
@@ -924,7 +879,7 @@ receive_failed(TupleTableSlot *slot, DestReceiver *self)
 }
 
 void
-match_failed(Match *match, const Extension *extension, MatchFailedSink sink, void *arg)
+match_failed(Match *match, const Extension *extension, MatchSink sink, void *arg)
 {
 	FailedReceiver receiver = {.pub = *None_Receiver,.match = match,.sink = sink,.arg = arg};
 	ActingAs	saved;
@@ -939,7 +894,7 @@ match_failed(Match *match, const Extension *extension, MatchFailedSink sink, voi
 	role_act_as(extension->owner, &saved);
 	role_read_strictly();
 	if (match->scope.too_many)
-		scan_names(match, show_name, match);
+		show_all_names(match);
 	show_tuplestores(match);
 	owner_query_into(extension, 0, NULL,
 					 psprintf("SELECT n.id, n.path, j.source, j.session, j.value"
@@ -950,7 +905,6 @@ match_failed(Match *match, const Extension *extension, MatchFailedSink sink, voi
 							  "WHERE NOT EXISTS (SELECT FROM " VAGUE_KEYS " v WHERE v.key = j.key)" : ""),
 					 &receiver.pub);
 	pass_failed(&receiver);
-	hide_tuplestores();
 	role_stop_acting(&saved);
 	MemoryContextDelete(receiver.context);
 	MemoryContextDelete(receiver.row_context);

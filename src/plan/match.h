@@ -106,11 +106,13 @@ extern int64 match_count_vague(const Match *match);
 /* Returns whether the file is condemned already; false after a match with `with_spoken_for`. */
 extern bool match_is_pending(const Match *match, int64 file);
 
-typedef void (*MatchSink) (int64 file, const char *path, void *arg);
+/* Of a file that no row refers to, `source` and `session` are NULL. */
+typedef void (*MatchSink) (int64 file, const char *path, const Source *source,
+						   const char *session, bool strict, void *arg);
 
 /*
- * Calls sink(file, path, arg) for each file that no row refers to and that is not
- * set aside, in the order in which the files were added.
+ * Calls the sink for each file that no row refers to and that is not set aside,
+ * in the order in which the files were added.
  */
 extern void match_unreferenced(Match *match, MatchSink sink, void *arg);
 
@@ -124,9 +126,6 @@ extern const char *match_why_needed(const Match *match, int64 file);
 /* Marks the file.  Returns whether it was not marked before. */
 extern bool match_mark(Match *match, int64 file);
 
-typedef void (*MatchFailedSink) (int64 file, const char *path, const Source *source,
-								 const char *session, bool strict, void *arg);
-
 /*
  * Calls the sink for each file that judged failed sessions refer to, that no
  * other row refers to, and that is not set aside; sorted by source, session and
@@ -134,6 +133,6 @@ typedef void (*MatchFailedSink) (int64 file, const char *path, const Source *sou
  * names the file to the letter.  Needs SPI; any failure is an ERROR.
  */
 extern void match_failed(Match *match, const Extension *extension,
-						 MatchFailedSink sink, void *arg);
+						 MatchSink sink, void *arg);
 
 #endif							/* AUDIO_CLEANUP_MATCH_H */

@@ -9,8 +9,6 @@
  */
 #include "postgres.h"
 
-#include <time.h>
-
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "common/string.h"
@@ -171,16 +169,13 @@ plan_claim(const CleanupPlan *plan)
 const char *
 plan_what_text(CleanWhat what)
 {
-	switch (what)
-	{
-		case CLEAN_ORPHANS:
-			return "orphaned_files";
-		case CLEAN_FAILED:
-			return "failed_sessions";
-		case CLEAN_ALL:
-			break;
-	}
-	return "all";
+	static const char *const texts[] = {
+		[CLEAN_ORPHANS] = "orphaned_files",
+		[CLEAN_FAILED] = "failed_sessions",
+		[CLEAN_ALL] = "all"
+	};
+
+	return texts[what];
 }
 
 
@@ -197,23 +192,6 @@ plan_apply_brake(CleanupPlan *plan, Brake *brake)
 	plan->found.brakes = lappend(plan->found.brakes, brake);
 }
 
-void
-plan_apply_brakes(CleanupPlan *plan, List *brakes)
-{
-	foreach_ptr(Brake, brake, brakes)
-		plan_apply_brake(plan, brake);
-}
-
-static List *
-append_copy(const CleanupPlan *plan, List *list, const char *text)
-{
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
-
-	list = lappend(list, pstrdup(text));
-	MemoryContextSwitchTo(caller);
-	return list;
-}
-
 /*
  * In a process that nobody looks at, the server log tells the first errors; and
  * always an error that the history does not tell as a whole.
@@ -221,10 +199,13 @@ append_copy(const CleanupPlan *plan, List *list, const char *text)
 void
 plan_add_error(CleanupPlan *plan, const char *text, const char *to_record)
 {
+	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
+
 	if (plan->found.n_errors++ < plan->context.settings->report_limit)
-		plan->found.errors = append_copy(plan, plan->found.errors, text);
+		plan->found.errors = lappend(plan->found.errors, pstrdup(text));
 	if (plan->found.first_error == NULL)
-		plan->found.first_error = MemoryContextStrdup(plan->memory, to_record ? to_record : text);
+		plan->found.first_error = pstrdup(to_record ? to_record : text);
+	MemoryContextSwitchTo(caller);
 	if (!plan->dry_run && (to_record != NULL || (plan_is_unattended() && plan->found.n_errors <= MOST_LOGGED)))
 		ereport(LOG_SERVER_ONLY,
 				(errmsg("error in a cleanup run: %s", text),
@@ -234,7 +215,7 @@ plan_add_error(CleanupPlan *plan, const char *text, const char *to_record)
 void
 plan_add_warning(CleanupPlan *plan, const char *text)
 {
-	plan->found.warnings = append_copy(plan, plan->found.warnings, text);
+	plan->found.warnings = lappend(plan->found.warnings, pstrdup(text));
 }
 
 void
@@ -259,7 +240,6 @@ note_brake(CleanupPlan *plan, Brake *found)
 void
 plan_check_transaction(CleanupPlan *plan)
 {
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	Brake	   *found = NULL;
 
 	if (RecoveryInProgress())
@@ -276,7 +256,6 @@ plan_check_transaction(CleanupPlan *plan)
 						   "Its snapshot may be older than rows that refer to files.",
 						   "Use a READ COMMITTED transaction.");
 	note_brake(plan, found);
-	MemoryContextSwitchTo(caller);
 }
 
 typedef struct NodesCheck
@@ -297,7 +276,6 @@ try_checking_nodes(void *arg)
 void
 plan_check_nodes(CleanupPlan *plan, bool own_transaction)
 {
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	NodesCheck	check = {sources_load(plan->context.extension)};
 	int			limit = lock_limit_waits(plan->context.settings->writer_wait);
 
@@ -313,7 +291,6 @@ plan_check_nodes(CleanupPlan *plan, bool own_transaction)
 										"CALL cleanup_run() in its place."));
 	}
 	lock_end_limit(limit);
-	MemoryContextSwitchTo(caller);
 }
 
 void
@@ -344,10 +321,7 @@ plan_is_unattended(void)
 int64
 plan_now_ns(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (int64) now.tv_sec * NS_PER_SECOND + now.tv_nsec;
+	return time_to_unix_us(GetCurrentTimestamp()) * 1000;
 }
 
 TimestampTz

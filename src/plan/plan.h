@@ -57,6 +57,8 @@ typedef struct PlanFindings
 	int64		rows_seen;
 	Condemned  *condemned;		/* files that the survey condemns; NULL before
 								 * the survey */
+	bool		has_more;		/* plan_condemn() has left files of the survey
+								 * to a further call */
 	int64		n_uploads;		/* uploads that were begun and not completed;
 								 * -1: not known, or no upload is possible */
 	TimestampTz oldest_upload;	/* when the oldest such upload was begun; 0:
@@ -69,6 +71,10 @@ typedef struct PlanFindings
  * All functions with a plan need SPI, except plan_call() and the functions
  * that only return a part of the plan.  Any failure is an ERROR.  A brake is
  * an ERROR in a real run; a preview collects brakes in the findings.
+ *
+ * All functions with a plan must be called in a memory context that lives as
+ * long as the plan: that of the plan, as plan_call() does, or that in which the
+ * plan was begun.
  */
 
 /*
@@ -171,8 +177,7 @@ extern void plan_open(CleanupPlan *plan);
 extern void plan_survey(CleanupPlan *plan, bool interxact);
 
 /*
- * Calls sink(path, arg) for every file in the open directory, whatever its
- * extension, except files whose name is not valid in the database's encoding.
+ * Calls sink(path, arg) for every file in the open directory, whatever its name.
  * The function is for a look that decides nothing: the plan's brakes are
  * forgotten.  ERROR if the directory cannot be read whole.
  */
@@ -197,9 +202,6 @@ extern bool plan_count_uploads(FileStore *store, const Settings *settings, int64
  * caller has the run lock.
  */
 extern Condemned *plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit);
-
-/* Returns whether plan_condemn() has left files of the survey to a further call. */
-extern bool plan_has_more(const CleanupPlan *plan);
 
 /*
  * Looks again at the files of `match`, which were condemned before: waits for

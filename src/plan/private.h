@@ -10,9 +10,10 @@
 #ifndef AUDIO_CLEANUP_PLAN_PRIVATE_H
 #define AUDIO_CLEANUP_PLAN_PRIVATE_H
 
-#include "src/plan/plan.h"
+#include "storage/buffile.h"
+#include "utils/hsearch.h"
 
-typedef struct Seen Seen;
+#include "src/plan/plan.h"
 
 struct CleanupPlan
 {
@@ -31,22 +32,16 @@ struct CleanupPlan
 	int64		run_id;			/* the run that condemns */
 	bool		in_batches;		/* see plan_limit_reading() */
 	List	   *unclearable;	/* OIDs of sources that could not be cleared */
-	struct HTAB *deferred;		/* sessions that must not be cleared before
-								 * their other files come, see judge.c; or
-								 * NULL */
-	Seen	   *seen;			/* identities of the files that are condemned
-								 * now; NULL in the survey */
-	bool		has_next;		/* plan_condemn() has read one file ahead: */
-	CondemnedFile next;			/* the file that was read ahead */
+	HTAB	   *deferred;		/* see judge_deferred(); NULL: no session */
+	BufFile    *seen;			/* identities of the files that are condemned
+								 * now, as the survey has seen them; NULL in
+								 * the survey */
+	CondemnedFile next;			/* with has_more: the file that plan_condemn()
+								 * has read ahead */
 };
 
-/*
- * plan_apply_brake() applies a brake; NULL is allowed.  plan_apply_brakes()
- * applies all brakes of a list.  A brake is an ERROR in a real run, and a
- * finding in a preview.
- */
+/* Applies a brake, or NULL.  A brake is an ERROR in a real run, and a finding in a preview. */
 extern void plan_apply_brake(CleanupPlan *plan, Brake *brake);
-extern void plan_apply_brakes(CleanupPlan *plan, List *brakes);
 
 /*
  * Adds a copy of the text to the errors.  `to_record` is the text for the
@@ -81,13 +76,13 @@ extern int64 plan_now_ns(void);
 extern void judge_files(CleanupPlan *plan, Match *match, Condemned *condemned, bool in_survey, bool again);
 
 /*
- * Returns whether the session must not be cleared yet, because other files of
- * the session are still to come.
+ * Returns whether the session must not be cleared before its own files come.  If
+ * several sessions refer to a file, the survey has the file once, with the
+ * first of these sessions.  So the file may come in an earlier batch than the
+ * other files of a later session.  HASH_ENTER defers the session, and
+ * HASH_REMOVE ends that, because its files come now.
  */
-extern bool judge_is_deferred(const CleanupPlan *plan, const char *source, const char *session);
-
-/* Ends the deferring of the session of this file: its files come now. */
-extern void judge_stop_deferring(const CleanupPlan *plan, const CondemnedFile *file);
+extern bool judge_deferred(CleanupPlan *plan, const char *source, const char *session, HASHACTION action);
 
 /*
  * Runs the match, judges its files, and adds the files that go to *condemned,
@@ -98,25 +93,6 @@ extern void judge_stop_deferring(const CleanupPlan *plan, const CondemnedFile *f
  */
 extern void condemn_matched(CleanupPlan *plan, Match **match, List *sources, MatchMode mode,
 							Condemned **condemned);
-
-
-/* seen.c: the identities that the survey has seen of files that are looked at again */
-
-/*
- * Returns an empty list in the current memory context.  Its content is in a
- * temporary file of the transaction.  A failure to read or write that file is an
- * ERROR.
- */
-extern Seen *seen_begin(void);
-
-/* Adds the identity of the next file, whose number is 0, 1, 2 ... */
-extern void seen_add(Seen *seen, const FileIdentity *identity);
-
-/* Sets *identity to the identity of the file with this number. */
-extern void seen_get(Seen *seen, int64 number, FileIdentity *identity);
-
-/* Frees the list, and its file.  NULL is allowed. */
-extern void seen_end(Seen *seen);
 
 
 /* recheck.c */
@@ -135,12 +111,12 @@ extern Brake *recheck_wait_for_writers(const Context *context, bool own_transact
 /* counts.c */
 
 /*
- * Returns the brakes (Brake) that follow from the figures of a surveyed plan.
+ * Applies the brakes that follow from the figures of a surveyed plan.
  * plan->force overrides the brakes that count.  But plan->force does not
  * override a brake of unattended runs: a column that nobody registered holds
  * names of orphans.  Needs SPI; a failure is an ERROR.
  */
-extern List *counts_check(CleanupPlan *plan);
+extern void counts_check(CleanupPlan *plan);
 
 /*
  * Records, for the next run, how many rows each source of a surveyed plan has,

@@ -52,70 +52,50 @@ typedef struct Recheck
 	Match	   *match;
 	MatchMode	mode;
 	bool		own_transaction;
-	List	   *sources;
+	const char *part;			/* the name of the brake if it fails now */
 	Brake	   *brake;
-	int64		match_us;
+	int64	   *match_us;
 } Recheck;
 
 static void
-await_writers(void *arg)
+look_again(void *arg)
 {
 	Recheck    *recheck = arg;
-	int			limit = lock_limit_waits(recheck->context->settings->writer_wait);
+	const Context *context = recheck->context;
+	int			limit = lock_limit_waits(context->settings->writer_wait);
+	List	   *sources;
+	int64		began;
 
-	recheck->brake = recheck_wait_for_writers(recheck->context, recheck->own_transaction, &recheck->sources);
+	recheck->brake = recheck_wait_for_writers(context, recheck->own_transaction, &sources);
 	lock_end_limit(limit);
-}
-
-static void
-match_again(void *arg)
-{
-	Recheck    *recheck = arg;
-	int64		began = time_monotonic_us();
-
-	match_run(recheck->match, recheck->context->extension, recheck->sources, recheck->mode,
-			  plan_failed_before(recheck->context->settings), true);
-	recheck->match_us = time_monotonic_us() - began;
+	if (recheck->brake != NULL)
+		return;
+	recheck->part = "source";
+	began = time_monotonic_us();
+	match_run(recheck->match, context->extension, sources, recheck->mode,
+			  plan_failed_before(context->settings), true);
+	*recheck->match_us = time_monotonic_us() - began;
 }
 
 /*
- * Does one part of the look.  A failure becomes the brake `name` and no ERROR,
- * because other files can still be dealt with.  So does a reading for which the
- * time is up; but the cancel of a person is passed on.
+ * A failure becomes a brake and no ERROR, because other files can still be
+ * dealt with.  So does a reading for which the time is up; but the cancel of a
+ * person is passed on.
  */
-static void
-try_part(Recheck *recheck, const char *name, void (*part) (void *arg))
-{
-	MemoryContext caller = CurrentMemoryContext;
-	ErrorData  *volatile error = NULL;
-
-	PG_TRY();
-	{
-		error = sql_try(part, recheck);
-	}
-	PG_CATCH();
-	{
-		/* sql_try() has rolled the part back, and raises the error again */
-		error = sql_catch(caller);
-		if (!sources_gave_up(error))
-			sql_rethrow(error);
-	}
-	PG_END_TRY();
-	if (error != NULL)
-		recheck->brake = brake_make(name, error->sqlerrcode, error->message, error->detail, error->hint);
-}
-
 Brake *
 plan_recheck(const Context *context, Match *match, bool own_transaction, bool lock,
 			 int64 *match_us)
 {
-	Recheck		recheck = {context, match, lock ? MATCH_JUDGE_LOCKED : MATCH_JUDGE, own_transaction};
+	Recheck		recheck = {
+		context, match, lock ? MATCH_JUDGE_LOCKED : MATCH_JUDGE, own_transaction, "writers", NULL, match_us
+	};
+	ErrorData  *error;
 
 	plan_limit_reading(context->settings, true);
-	try_part(&recheck, "writers", await_writers);
-	if (recheck.brake == NULL)
-		try_part(&recheck, "source", match_again);
-	if (recheck.brake == NULL)
-		*match_us = recheck.match_us;
-	return recheck.brake;
+	error = sql_try_all(look_again, &recheck);
+	if (error == NULL)
+		return recheck.brake;
+	if (!sql_is_of_statement(error) && !sources_gave_up(error))
+		sql_rethrow(error);
+	return brake_make(recheck.part, error->sqlerrcode, error->message, error->detail, error->hint);
 }

@@ -133,54 +133,41 @@ require_own_claim(CleanupPlan *plan)
 void
 plan_open_directory(CleanupPlan *plan)
 {
-	const Settings *settings = plan->context.settings;
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
-
 	check_directory(plan);
-	if (plan->found.brakes == NIL)
-	{
-		read_claim(plan);
+	if (plan->found.brakes != NIL)
+		return;
+	read_claim(plan);
 
-		/*
-		 * nothing is tried in the directory of another database: no run is
-		 * made there
-		 */
-		if (plan->found.claim->brake == NULL)
-		{
-			check_clock(plan);
-			plan_apply_brake(plan, location_check_undo(plan->found.store, settings, !XactReadOnly));
-			check_backups(plan);
-		}
-	}
-	MemoryContextSwitchTo(caller);
+	/*
+	 * nothing is tried in the directory of another database: no run is made
+	 * there
+	 */
+	if (plan->found.claim->brake != NULL)
+		return;
+	check_clock(plan);
+	plan_apply_brake(plan, location_check_undo(plan->found.store, plan->context.settings, !XactReadOnly));
+	check_backups(plan);
 }
 
 void
 plan_lock_directory(CleanupPlan *plan)
 {
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
-
 	plan_apply_brake(plan, claim_lock(plan->found.store, plan->context.settings->upload_dir,
 									  plan->context.settings->writer_wait));
-	MemoryContextSwitchTo(caller);
 }
 
 /* Looks at the claim again: the holder of the lock before may have taken the directory over. */
 void
 plan_lock_own_directory(CleanupPlan *plan)
 {
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
-
 	plan_lock_directory(plan);
 	read_claim(plan);
 	require_own_claim(plan);
-	MemoryContextSwitchTo(caller);
 }
 
 void
 plan_open(CleanupPlan *plan)
 {
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	Brake	   *unusable = check_settings();
 
 	/*
@@ -197,7 +184,8 @@ plan_open(CleanupPlan *plan)
 	if (!plan->dry_run)
 		plan_lock_own_directory(plan);
 	plan->found.sources = sources_load(plan->context.extension);
-	plan_apply_brakes(plan, sources_check_all(plan->found.sources));
+	foreach_ptr(Brake, brake, sources_check_all(plan->found.sources))
+		plan_apply_brake(plan, brake);
 	if (plan->found.brakes == NIL)
 		foreach_ptr(const Source, source, plan->found.sources)
 			plan_apply_brake(plan, sources_probe(source, NULL));
@@ -206,7 +194,6 @@ plan_open(CleanupPlan *plan)
 		plan->found.blocked = true;
 		plan->found.brakes = lcons(unusable, plan->found.brakes);
 	}
-	MemoryContextSwitchTo(caller);
 }
 
 
@@ -298,32 +285,13 @@ walk_directory(CleanupPlan *plan, bool to_delete, PlanWalkSink sink, void *arg)
 	PG_END_TRY();
 }
 
-typedef struct ReadableFiles
-{
-	CleanupPlan *plan;
-	PlanWalkSink sink;
-	void	   *arg;
-} ReadableFiles;
-
-static void
-pass_readable(const char *path, void *arg)
-{
-	ReadableFiles *files = arg;
-
-	progress_add(PROGRESS_WALKED, 1);
-	if (plan_is_readable_name(files->plan->context.settings, path))
-		files->sink(path, files->arg);
-}
-
 void
 plan_walk(CleanupPlan *plan, PlanWalkSink sink, void *arg)
 {
-	ReadableFiles files = {plan, sink, arg};
-
 	/* nothing is deleted here, so no brake matters */
 	plan->found.brakes = NIL;
 	progress_set_phase(PHASE_WALKING);
-	walk_directory(plan, false, pass_readable, &files);
+	walk_directory(plan, false, sink, arg);
 	if (plan->found.brakes != NIL)
 		brake_raise(llast(plan->found.brakes));
 }
@@ -358,7 +326,7 @@ survey_files(CleanupPlan *plan)
 		}
 		progress_set(PROGRESS_MATCHED, plan->found.files_referenced);
 		progress_set(PROGRESS_CONDEMNED, plan->found.condemned->n_files);
-		plan_apply_brakes(plan, counts_check(plan));
+		counts_check(plan);
 	}
 	match_end(match);
 }
@@ -366,7 +334,6 @@ survey_files(CleanupPlan *plan)
 void
 plan_survey(CleanupPlan *plan, bool interxact)
 {
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	int			limit = lock_limit_waits(plan->context.settings->writer_wait);
 
 	plan->found.condemned = condemned_begin(interxact, plan->dry_run);
@@ -379,5 +346,4 @@ plan_survey(CleanupPlan *plan, bool interxact)
 		counts_remember(plan);
 	condemned_rewind(plan->found.condemned);
 	lock_end_limit(limit);
-	MemoryContextSwitchTo(caller);
 }

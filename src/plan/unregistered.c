@@ -229,7 +229,6 @@ list_tables(const CleanupPlan *plan, bool everything)
 List *
 unregistered_search(CleanupPlan *plan, bool everything)
 {
-	MemoryContext caller = MemoryContextSwitchTo(plan->memory);
 	Search	   *search = palloc0(sizeof(Search));
 	List	   *found = NIL;
 
@@ -254,6 +253,5 @@ unregistered_search(CleanupPlan *plan, bool everything)
 			found = report_columns(search, &candidate->table, found);
 		}
 	}
-	MemoryContextSwitchTo(caller);
 	return found;
 }

@@ -52,20 +52,17 @@ look_at(CleanupPlan *plan, const UploadCount *count, const StoreUpload *upload)
 {
 	TimestampTz begun = time_from_unix_ns(upload->begun_ns);
 	StoreUpload *old;
-	MemoryContext caller;
 
 	if (count->n == 1 || begun < plan->found.oldest_upload)
 		plan->found.oldest_upload = begun;
 	if (plan_age_begins(plan, begun) >= count->begun_before || list_length(plan->found.old_uploads) >= MAX_OLD_UPLOADS)
 		return;
-	caller = MemoryContextSwitchTo(plan->memory);
 	old = palloc(sizeof(StoreUpload));
 	*old = (StoreUpload)
 	{
 		pstrdup(upload->path), pstrdup(upload->id), upload->begun_ns
 	};
 	plan->found.old_uploads = lappend(plan->found.old_uploads, old);
-	MemoryContextSwitchTo(caller);
 }
 
 static void
@@ -100,7 +97,7 @@ note_failure(CleanupPlan *plan, int errnum)
 	CHECK_FOR_INTERRUPTS();
 	text = psprintf("could not list the uploads that were not completed: %s",
 					store_error_text(plan->found.store, errnum));
-	plan->found.uploads_error = MemoryContextStrdup(plan->memory, text);
+	plan->found.uploads_error = text;
 	plan->found.n_uploads = -1;
 	list_free(plan->found.old_uploads);
 	plan->found.old_uploads = NIL;

@@ -137,19 +137,10 @@ run_record_failure(const Extension *extension, const RunRequest *request, const 
 static void
 attempt(BatchRun *run, void (*work) (void *arg))
 {
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error;
 
 	require_extension(run);
-	PG_TRY();
-	{
-		error = sql_try(work, run);
-	}
-	PG_CATCH();
-	{
-		/* a cancel, which sql_try() raises again after the rollback */
-		error = sql_catch(run->memory);
-	}
-	PG_END_TRY();
+	error = sql_try_all(work, run);
 	if (error == NULL)
 		return;
 	cut_short_by(run->context->extension, run->request->run_id, error, plan_findings(run->plan)->blocked);
@@ -207,7 +198,7 @@ condemn_batch(void *arg)
 	if (!run->more)
 		(void) run_condemn_uploads(run->plan, run_id);
 	condemned = plan_condemn(run->plan, run_id, settings->batch_size);
-	run->more = condemned != NULL && plan_has_more(run->plan);
+	run->more = condemned != NULL && found->has_more;
 	if (condemned == NULL)
 		return;
 	if (condemned->n_files > 0)
@@ -265,7 +256,7 @@ run_to_end(BatchRun *run)
 	lock_end_limit(guc_level);
 	request->commit();
 	request->run_id = run_id;
-	progress_set_run(run_id);
+	progress_set(PROGRESS_RUN, run_id);
 
 	attempt(run, heal_needed);
 	request->commit();

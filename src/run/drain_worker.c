@@ -109,7 +109,7 @@ drain_next(MemoryContext context, int64 *after, bool *put_off)
 	*after = next->run_id;
 	pgstat_report_activity(STATE_RUNNING, psprintf("draining run %lld", (long long) *after));
 	progress_begin(next->trigger, false, false);
-	progress_set_run(next->run_id);
+	progress_set(PROGRESS_RUN, next->run_id);
 	progress_set(PROGRESS_CONDEMNED, next->files);
 	*put_off |= drain_one(extension, next, context);
 	pgstat_report_activity(STATE_IDLE, NULL);

@@ -60,9 +60,9 @@ report_add_blocked_by(JsonBuilder *json, const PlanFindings *found)
 		return;
 	json_begin_array(json, "blocked_by");
 	foreach_ptr(const Brake, brake, found->brakes)
-		json_add_element(json, brake->name);
+		json_add_text(json, NULL, brake->name);
 	foreach_ptr(const Brake, note, found->notes)
-		json_add_element(json, note->name);
+		json_add_text(json, NULL, note->name);
 	json_end_array(json);
 }
 

@@ -139,7 +139,7 @@ condemn_in_transaction(CleanupPlan *plan, void *arg)
 	run_id = ledger_begin_run(context, plan_what_text(plan_what(plan)), "sql", LEDGER_NO_DAY, false);
 	place = run_claim_directory(plan, run_id);
 	condemned = plan_condemn(plan, run_id, PG_INT64_MAX);
-	progress_set_run(run_id);
+	progress_set(PROGRESS_RUN, run_id);
 	uploads = run_condemn_uploads(plan, run_id);
 	if (condemned != NULL && condemned->n_files > 0)
 	{

@@ -49,7 +49,7 @@ show_add_findings(JsonBuilder *json, const PlanFindings *found)
 		json_add_text(&element, "message", brake->message);
 		json_add_text(&element, "detail", brake->detail);
 		json_add_text(&element, "hint", brake->hint);
-		json_add_object_element(json, json_end(&element));
+		json_add_jsonb(json, NULL, json_end(&element));
 	}
 	json_end_array(json);
 }

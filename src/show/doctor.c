@@ -108,7 +108,7 @@ add_sources(JsonBuilder *json, const PlanFindings *found)
 			if (source->status_column != NULL && has_chosen_statuses(source))
 				json_add_list(&element, "statuses", sources_strange_statuses(source, STATUS_SEARCH_MS));
 		}
-		json_add_object_element(json, json_end(&element));
+		json_add_jsonb(json, NULL, json_end(&element));
 	}
 	json_end_array(json);
 }

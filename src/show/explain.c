@@ -234,7 +234,7 @@ make_explanation(const CleanupPlan *plan, const ExplainSearch *search, FileResul
 	json_add_text(&json, "reason", reason);
 	json_begin_array(&json, "references");
 	foreach_ptr(const ExplainReference, reference, search->references)
-		json_add_object_element(&json, reference_to_jsonb(reference));
+		json_add_jsonb(&json, NULL, reference_to_jsonb(reference));
 	json_end_array(&json);
 	json_add_integer(&json, "reference_count", search->count);
 	if (found.outcome == FILE_OK)

@@ -201,6 +201,9 @@ look_at_file(const char *path, void *arg)
 {
 	MissingSearch *search = arg;
 
+	progress_add(PROGRESS_WALKED, 1);
+	if (!plan_is_readable_name(search->context->settings, path))
+		return;
 	key_widen_scope(search->rules, path, &search->scope);
 	key_of_file(search->rules, path,
 				key_is_audio(search->rules, path) ? AUDIO_FAMILIES : OWN_FAMILIES,
@@ -286,10 +289,7 @@ find_differences(MissingSearch *search)
 										   " GROUP BY m.source, m.status"
 										   " ORDER BY m.source COLLATE \"C\", m.status COLLATE \"C\""));
 	for (int i = 0; i < STORES; i++)
-	{
-		sql_hide_tuplestore(stores[i].name);
 		tuplestore_end(search->rows[i]);
-	}
 }
 
 static void

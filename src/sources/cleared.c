@@ -32,7 +32,6 @@ cleared_remember(const Extension *extension, int64 run_id, const Source *source,
 				"INSERT INTO @extschema@.cleanup_cleared"
 				"  (run_id, source, session_id, key_columns, row_key, column_name, value)"
 				" SELECT $1, $2, v.session_id, v.key_columns, v.row_key, v.column_name, v.value FROM cleanup_values v");
-	sql_hide_tuplestore("cleanup_values");
 	tuplestore_end(values);
 }
 

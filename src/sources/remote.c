@@ -580,8 +580,7 @@ find_function(const char *name, int n_parameters, FmgrInfo *found)
 static Brake *
 ask_server(RemoteServer *server)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error;
 	ActingAs	saved;
 
 	if (server->name != NULL)
@@ -591,16 +590,7 @@ ask_server(RemoteServer *server)
 		find_function("dblink_disconnect", 1, &server->hang_up);
 	}
 	role_act_as(server->first->role, &saved);
-	PG_TRY();
-	{
-		error = sql_try(talk, server);
-	}
-	PG_CATCH();
-	{
-		/* a cancel, passed on after the rollback */
-		error = sql_catch(caller);
-	}
-	PG_END_TRY();
+	error = sql_try_all(talk, server);
 	if (server->name != NULL)
 		disconnect(server);
 	role_stop_acting(&saved);

@@ -18,31 +18,18 @@
 #include "src/pg/compat.h"
 #include "src/text/json_build.h"
 
-/* Puts a comma before all but the first member or element. */
+/* Begins a member; or, if `key` is NULL, an element.  Puts a comma before all but the first one. */
 static void
-separate(JsonBuilder *json)
+begin_member(JsonBuilder *json, const char *key)
 {
 	char		last = json->text.data[json->text.len - 1];
 
 	if (last != '{' && last != '[')
 		appendStringInfoChar(&json->text, ',');
-}
-
-static void
-begin_member(JsonBuilder *json, const char *key)
-{
-	separate(json);
+	if (key == NULL)
+		return;
 	escape_json(&json->text, key);
 	appendStringInfoChar(&json->text, ':');
-}
-
-static void
-put_json_text(JsonBuilder *json, const char *text)
-{
-	if (text != NULL)
-		escape_json(&json->text, text);
-	else
-		appendStringInfoString(&json->text, "null");
 }
 
 void
@@ -63,7 +50,10 @@ void
 json_add_text(JsonBuilder *json, const char *key, const char *text)
 {
 	begin_member(json, key);
-	put_json_text(json, text);
+	if (text != NULL)
+		escape_json(&json->text, text);
+	else
+		appendStringInfoString(&json->text, "null");
 }
 
 void
@@ -102,20 +92,6 @@ json_begin_array(JsonBuilder *json, const char *key)
 }
 
 void
-json_add_element(JsonBuilder *json, const char *text)
-{
-	separate(json);
-	put_json_text(json, text);
-}
-
-void
-json_add_object_element(JsonBuilder *json, Jsonb *object)
-{
-	separate(json);
-	(void) JsonbToCString(&json->text, &object->root, VARSIZE(object));
-}
-
-void
 json_end_array(JsonBuilder *json)
 {
 	appendStringInfoChar(&json->text, ']');
@@ -126,7 +102,7 @@ json_add_list(JsonBuilder *json, const char *key, const List *list)
 {
 	json_begin_array(json, key);
 	foreach_ptr(const char, text, list)
-		json_add_element(json, text);
+		json_add_text(json, NULL, text);
 	json_end_array(json);
 }
 

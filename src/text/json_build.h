@@ -30,20 +30,18 @@ typedef struct JsonBuilder
 extern void json_begin(JsonBuilder *json);
 extern Jsonb *json_end(JsonBuilder *json);
 
-/* These functions add the member `key` to the object. A NULL text becomes a JSON null. */
+/*
+ * These functions add the member `key` to the object; or, if `key` is NULL, an
+ * element to the array that was begun last.  A NULL text becomes a JSON null.
+ */
 extern void json_add_text(JsonBuilder *json, const char *key, const char *value);
 extern void json_add_boolean(JsonBuilder *json, const char *key, bool value);
 extern void json_add_integer(JsonBuilder *json, const char *key, int64 value);
 extern void json_add_decimal(JsonBuilder *json, const char *key, double value, int digits);
 extern void json_add_jsonb(JsonBuilder *json, const char *key, Jsonb *value);
 
-/*
- * json_begin_array() begins an array as the member `key`.  Each element is
- * added by a call, and json_end_array() ends the array.
- */
+/* json_begin_array() begins an array as the member `key`, and json_end_array() ends the array. */
 extern void json_begin_array(JsonBuilder *json, const char *key);
-extern void json_add_element(JsonBuilder *json, const char *value);
-extern void json_add_object_element(JsonBuilder *json, Jsonb *value);
 extern void json_end_array(JsonBuilder *json);
 
 /* Adds an array of the texts in `list`, a List of char *, as the member `key`. */

@@ -65,19 +65,13 @@ is_invisible(pg_wchar c)
 		(c >= 0xfff0 && c <= 0xfffc) || (c & 0xfffe) == 0xfffe || c >= 0xe0000;
 }
 
-static bool
-is_markup(pg_wchar c)
-{
-	return c == '&' || c == '<' || c == '>' || c == '"' || c == '\'';
-}
-
 static void
 put_character(Page *page, pg_wchar c)
 {
 	StringInfo	out = &page->text;
 	unsigned char utf8[4];
 
-	if (page->is_html && (is_markup(c) || (c >= 0x80 && !is_invisible(c))))
+	if (page->is_html && (c < 0x80 ? strchr("&<>\"'", (int) c) != NULL : !is_invisible(c)))
 		appendStringInfo(out, "&#%u;", c);
 	else if (c == '\n')
 		appendStringInfoString(out, "\\n");
