@@ -30,6 +30,7 @@
 
 #include <errno.h>
 
+#include "lib/ilist.h"
 #include "lib/stringinfo.h"
 
 #include "src/store/bucket/http.h"
@@ -208,37 +209,36 @@ extern int	bucket_ask(Bucket *bucket, const BucketCall *call, const BucketAnswer
 extern int	bucket_copy(Bucket *bucket, const char *key, const char *version, const char *target, bool once,
 						const BucketAnswer **answer);
 
-/*
- * Many requests.  next() fills *call, which is empty, with the next call for a lane, a number
- * from 0 to bucket->n_parallel - 1, and returns true; false if there is no
- * call now.  take() gets the outcome of the call, with the values that
- * bucket_call() would return; with an errnum, `answer` may be NULL.  The texts
- * of a call must last until its take(), which comes before next() is called
- * again for that lane.  is_over() returns whether there is no further call, and
- * all calls were taken; only a pipeline needs this function.
- */
+/* Gets the outcome of a call, with the values that bucket_call() would return; with an errnum, `answer` may be NULL. */
+typedef void (*BucketTake) (void *arg, int errnum, const BucketAnswer *answer);
+
+/* A queue of calls.  All is 0 at first except the memory context. */
 typedef struct BucketCalls
 {
-	bool		(*next) (void *arg, int lane, BucketCall *call);
-	void		(*take) (void *arg, int lane, int errnum, const BucketAnswer *answer);
-	bool		(*is_over) (const void *arg);
-	void	   *arg;
+	MemoryContext context;		/* has the memory of the calls */
+	dlist_head	waiting;		/* calls that were not begun */
+	int			n_open;			/* calls whose outcome was not taken */
 } BucketCalls;
 
 /*
- * Makes many calls, bucket->n_parallel at a time at most.  Returns 0 when all
- * have been taken; or an errno, and then calls that were on their way are not
- * taken.
+ * Adds a call to the queue; a BucketTake of a call of this queue may do so,
+ * too.  The texts of the call must last until its outcome was taken.
  */
-extern int	bucket_call_many(Bucket *bucket, const BucketCalls *calls);
+extern void bucket_add_call(BucketCalls *calls, const BucketCall *call, BucketTake take, void *arg);
 
 /*
- * Leads `n` portions of files through stages.  advance() ends the stage of the
- * portion, if any, and begins the next stage: sets *calls to the calls of the
+ * Makes the calls of the queue, bucket->n_parallel at a time at most.  Returns
+ * 0 when the outcomes of all have been taken; or an errno, and then the
+ * outcomes of calls that were on their way, or not begun, are not taken.
+ */
+extern int	bucket_call_many(Bucket *bucket, BucketCalls *calls);
+
+/*
+ * Leads `n` portions of files through stages.  advance() is called when no call
+ * of the portion is open, first at its beginning: adds the calls of the next
  * stage, and returns false if there is no further stage.  Stages of several
  * portions are under way at a time; earlier portions go first.  Returns 0 when
- * all portions are at their end; or an errno, as bucket_call_many(): then some
- * portions are not at their end, and their stages have not been ended.
+ * all portions are at their end; or an errno, as bucket_call_many().
  */
 typedef bool (*BucketAdvance) (void *arg, int portion, BucketCalls *calls);
 extern int	bucket_run_pipeline(Bucket *bucket, int n, BucketAdvance advance, void *arg);
@@ -389,15 +389,13 @@ typedef struct VersionsAsk
 typedef void (*VersionsSink) (void *arg, int ask, int errnum, const KeyVersions *versions);
 
 /*
- * Returns the calls that list the versions of `n` keys, which come in ascending
- * order; bucket_call_many() or a pipeline makes the calls.  `per_key` is the
- * usual number of versions and markers of a key: the pages of a list are as
- * large as this number needs.  The sink is called once for each key, in any
- * order.  The calls have memory of the current memory context, which must last
- * until they are over.
+ * Adds the calls to `calls` that list the versions of `n` keys, which come in
+ * ascending order.  `per_key` is the usual number of versions and markers of a
+ * key: the pages of a list are as large as this number needs.  The sink is
+ * called once for each key, in any order.
  */
-extern BucketCalls bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, int per_key,
-									VersionsSink sink, void *arg);
+extern void bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, int per_key,
+							 VersionsSink sink, void *arg, BucketCalls *calls);
 
 
 /* ----------
@@ -406,10 +404,10 @@ extern BucketCalls bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int
  */
 
 /*
- * Removes the version or marker `version` of `key`.  Returns 0, also if there
- * is no such version, or an errno.
+ * Removes the version or marker `version` of `key`.  `leased`: see BucketCall.
+ * Returns 0, also if there is no such version, or an errno.
  */
-extern int	bucket_remove_version(Bucket *bucket, const char *key, const char *version);
+extern int	bucket_remove_version(Bucket *bucket, const char *key, const char *version, bool leased);
 
 /*
  * Returns whether the answer to a deletion says that the object, or the
@@ -432,28 +430,21 @@ typedef struct BucketRemoval
 								 * later */
 	bool		again;			/* set: the server, or the lease, had no time
 								 * for this removal */
-	char	   *marker;			/* set: palloc'ed id of the marker that was
-								 * made; NULL if the server did not say */
+	const char *marker;			/* set: id of the marker that was made, which
+								 * lasts until the sink returns; NULL if the
+								 * server did not say */
 } BucketRemoval;
 
-/*
- * Makes `n` removals under the lease, by requests of many keys, several at a
- * time.  The removal of a version is tried again; a marker is made once at most.
- * Returns 0, or an errno if not all removals were dealt with.
- */
-extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n);
+/* Gets the outcome of removals[i]. */
+typedef void (*RemovalSink) (void *arg, int i, const BucketRemoval *removal);
 
 /*
- * Removals as by bucket_remove_many(), each made once, by the calls *calls
- * that bucket_call_many() or a pipeline makes.  bucket_end_removing() gets the
- * result of bucket_call_many().
+ * Adds the calls to `calls` that make `n` removals under the lease, each once,
+ * many by one request.  The sink is called once for each removal whose call was
+ * made, in any order, maybe at once.
  */
-typedef struct BucketRemoving BucketRemoving;
-
-extern BucketRemoving *bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n,
-											 BucketCalls *calls);
-extern void bucket_end_removing(BucketRemoving *removing, int errnum);
-
+extern void bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n,
+							   RemovalSink sink, void *arg, BucketCalls *calls);
 
 
 /* ----------
@@ -535,15 +526,13 @@ typedef struct ManifestFile
 } ManifestFile;
 
 /*
- * Writes the files that the run `run_id` is going to capture into the bucket.
- * A pipeline makes the one call of the manifest, *calls.  bucket_end_manifest()
- * returns 0, or an errno: then no file of the manifest may be captured.
+ * Adds the call to `calls` that writes the files which the run `run_id` is
+ * going to capture into the bucket.  `take` gets its outcome, maybe at once:
+ * with an errnum, or without status 200, no file of the manifest may be
+ * captured.
  */
-typedef struct BucketManifest BucketManifest;
-
-extern BucketManifest *bucket_begin_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, int n,
-											 BucketCalls *calls);
-extern int	bucket_end_manifest(BucketManifest *manifest);
+extern void bucket_write_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, int n,
+								  BucketTake take, void *arg, BucketCalls *calls);
 
 /*
  * A walk of the files that a run has captured; `context` has its memory.

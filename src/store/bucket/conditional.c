@@ -155,90 +155,68 @@ bucket_prove(FileStore *store, bool *proven)
 
 /* ------------------------------------------------------------------- files --- */
 
-/* Files that are deleted, one by each request. */
-typedef struct Deleting
+/* The deletion of a file. */
+typedef struct Deletion
 {
 	Bucket	   *bucket;
-	ConditionalDelete *files;
-	int			n;
-	int			next;
-	struct DeleteLane *lanes;
-} Deleting;
-
-typedef struct DeleteLane
-{
-	int			file;
+	ConditionalDelete *file;
 	char		etag[BUCKET_ID_SIZE + 16];
 	char		date[64];
 	const char *headers[3];
-} DeleteLane;
-
-static bool
-next_delete(void *arg, int lane, BucketCall *call)
-{
-	Deleting   *deleting = arg;
-	const ConditionalDelete *file;
-	DeleteLane *on;
-	pg_time_t	modified;
-
-	if (deleting->next == deleting->n || bucket_lease_is_older(deleting->bucket, LEASE_OVER_SECONDS))
-		return false;
-	file = &deleting->files[deleting->next];
-	on = &deleting->lanes[lane];
-	on->file = deleting->next++;
-	snprintf(on->etag, sizeof(on->etag), "if-match: %s", file->etag);
-	modified = file->modified;
-	(void) pg_strftime(on->date, sizeof(on->date), "if-unmodified-since: %a, %d %b %Y %H:%M:%S GMT", pg_gmtime(&modified));
-	on->headers[0] = on->etag;
-	on->headers[1] = on->date;
-	call->method = "DELETE";
-	call->key = file->key;
-	call->headers = on->headers;
-	call->leased = true;
-	return true;
-}
+} Deletion;
 
 /*
  * Takes the outcome of a deletion.  A file that is gone is a success, because a
  * request is repeated if its answer was lost.
  */
 static void
-take_deleted(void *arg, int lane, int errnum, const BucketAnswer *answer)
+take_deleted(void *arg, int errnum, const BucketAnswer *answer)
 {
-	Deleting   *deleting = arg;
-	ConditionalDelete *file = &deleting->files[deleting->lanes[lane].file];
+	const Deletion *deletion = arg;
+	FileResult *result = &deletion->file->result;
 
 	if (errnum != 0)
-		file->result = fail(errnum, "could not delete file");
+		*result = fail(errnum, "could not delete file");
 	else if (answer->status == 412)
-		file->result = come_to(FILE_REPLACED);
+		*result = come_to(FILE_REPLACED);
 	else if (answer->status >= 300 && !bucket_says_gone(answer))
-		file->result = fail(bucket_note(deleting->bucket, EIO, answer->error), "could not delete file");
+		*result = fail(bucket_note(deletion->bucket, EIO, answer->error), "could not delete file");
 	else
-		file->result = come_to(FILE_OK);
+		*result = come_to(FILE_OK);
+}
+
+static void
+add_deletion(Bucket *bucket, ConditionalDelete *file, BucketCalls *calls)
+{
+	Deletion   *deletion = palloc0(sizeof(Deletion));
+	const BucketCall call = {.method = "DELETE",.key = file->key,.headers = deletion->headers,.leased = true};
+	pg_time_t	modified = file->modified;
+
+	deletion->bucket = bucket;
+	deletion->file = file;
+	snprintf(deletion->etag, sizeof(deletion->etag), "if-match: %s", file->etag);
+	(void) pg_strftime(deletion->date, sizeof(deletion->date), "if-unmodified-since: %a, %d %b %Y %H:%M:%S GMT",
+					   pg_gmtime(&modified));
+	deletion->headers[0] = deletion->etag;
+	deletion->headers[1] = deletion->date;
+	bucket_add_call(calls, &call, take_deleted, deletion);
 }
 
 void
 bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files, int n)
 {
-	Deleting	deleting = {bucket, files, n};
-	const BucketCalls calls = {next_delete, take_deleted, NULL, &deleting};
-	int			begun = -1;
-	int			errnum = 0;
+	BucketCalls calls = {CurrentMemoryContext};
+	int			errnum;
 
 	for (int i = 0; i < n; i++)
-		files[i].result = fail(EAGAIN, "could not delete file");
-	deleting.lanes = palloc0(sizeof(DeleteLane) * bucket->n_parallel);
-	/* files that were not begun in time are left to the next drain */
-	while (errnum == 0 && begun < deleting.next && deleting.next < n)
 	{
-		begun = deleting.next;
-		errnum = bucket_stay_leased(bucket).errnum;
-		if (errnum == 0)
-			errnum = bucket_call_many(bucket, &calls);
+		files[i].result = fail(EAGAIN, "could not delete file");
+		add_deletion(bucket, &files[i], &calls);
 	}
+	errnum = bucket_stay_leased(bucket).errnum;
+	if (errnum == 0)
+		errnum = bucket_call_many(bucket, &calls);
 	for (int i = 0; errnum != 0 && i < n; i++)
 		if (files[i].result.errnum == EAGAIN)
 			files[i].result = fail(errnum, "could not delete file");
-	pfree(deleting.lanes);
 }

@@ -267,7 +267,7 @@ remove_leftovers(Bucket *bucket, const char *key)
 			return 0;
 		if (!bucket_rest_if_listed_again(version, oldest->version, &tries))
 			return bucket_note(bucket, EIO, "the server still lists a version that it has removed");
-		if ((errnum = bucket_remove_version(bucket, key, version)) != 0)
+		if ((errnum = bucket_remove_version(bucket, key, version, false)) != 0)
 			return errnum;
 	}
 }
@@ -333,8 +333,8 @@ try_canary(Bucket *bucket, const char *key, const char **failure)
 		(errnum = expect_versions(bucket, key, version, marker, true)) != 0)
 		return errnum;
 	*failure = "an object of our own could not be deleted for good";
-	if ((errnum = bucket_remove_version(bucket, key, marker)) != 0 ||
-		(errnum = bucket_remove_version(bucket, key, version)) != 0)
+	if ((errnum = bucket_remove_version(bucket, key, marker, false)) != 0 ||
+		(errnum = bucket_remove_version(bucket, key, version, false)) != 0)
 		return errnum;
 	return expect_versions(bucket, key, version, marker, false);
 }
@@ -432,7 +432,7 @@ examine_names(const Examiner *examiner)
 		errnum = look_for_name(bucket, key, version);
 		/* the step before has shown that this works */
 		if (bucket->enabled)
-			(void) bucket_remove_version(bucket, key, version);
+			(void) bucket_remove_version(bucket, key, version, false);
 		else if (errnum != EINTR)
 			(void) bucket_call(bucket, &delete, &answer);
 	}

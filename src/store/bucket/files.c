@@ -61,14 +61,11 @@ static FileResult
 remove_newest(Job *job)
 {
 	char		version[BUCKET_ID_SIZE];
-	BucketRemoval removal = {job->key, version};
 	int			errnum;
 
 	/* the list lasts only until the next call */
 	strlcpy(version, job->versions.entries[0].version, sizeof(version));
-	errnum = bucket_remove_many(job->bucket, &removal, 1);
-	if (errnum == 0)
-		errnum = removal.errnum;
+	errnum = bucket_remove_version(job->bucket, job->key, version, true);
 	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, "could not put back file");
 }
 
@@ -305,7 +302,7 @@ verify_copy(Job *target, const Copy *copy, const FileIdentity *expected)
 		versions->entries[0].size == expected->size)
 		return result;
 	/* the copy is ours, whoever has the lease by now */
-	errnum = bucket_remove_version(target->bucket, target->key, versions->entries[at].version);
+	errnum = bucket_remove_version(target->bucket, target->key, versions->entries[at].version, false);
 	return errnum == 0 ? come_to(FILE_OCCUPIED) : fail(errnum, "could not copy file");
 }
 

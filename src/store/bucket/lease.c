@@ -116,7 +116,7 @@ judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
 			return come_to(FILE_OK);
 		if (!bucket_rest_if_listed_again(removed, oldest.version, &tries))
 			return fail(bucket_note(bucket, EIO, "the server still lists a version that it has removed"), failure);
-		if ((errnum = bucket_remove_version(bucket, key, oldest.version)) != 0)
+		if ((errnum = bucket_remove_version(bucket, key, oldest.version, false)) != 0)
 			return fail(errnum, failure);
 	}
 }
@@ -273,7 +273,7 @@ try_removal(Bucket *bucket, const char *key)
 
 	if (result.outcome != FILE_OK)
 		return result;
-	errnum = bucket_remove_version(bucket, key, version);
+	errnum = bucket_remove_version(bucket, key, version, false);
 	return errnum == 0 ? result : fail(errnum, "could not remove a version of the lease");
 }
 
@@ -311,7 +311,7 @@ renew_lease(Bucket *bucket)
 	result = put_lease(bucket, key, version);
 	if (result.outcome == FILE_OK && bucket->lease[0] == '\0')
 		result = try_removal(bucket, key);
-	else if (result.outcome == FILE_OK && (errnum = bucket_remove_version(bucket, key, bucket->lease)) != 0)
+	else if (result.outcome == FILE_OK && (errnum = bucket_remove_version(bucket, key, bucket->lease, false)) != 0)
 		result = fail(errnum, "could not renew the lease");
 	if (result.outcome == FILE_OK)
 		result = judge_others(bucket, key, version, true);
@@ -322,7 +322,7 @@ renew_lease(Bucket *bucket)
 		bucket->leased_at = now;
 	}
 	else if (result.outcome == FILE_OCCUPIED)
-		(void) bucket_remove_version(bucket, key, version);
+		(void) bucket_remove_version(bucket, key, version, false);
 	return result;
 }
 
@@ -388,7 +388,7 @@ bucket_unlock(FileStore *store)
 	if (bucket->conditional)
 		return;
 	if (bucket->lease[0] != '\0' && bucket_key(bucket, LEASE_PATH, key) == 0)
-		(void) bucket_remove_version(bucket, key, bucket->lease);
+		(void) bucket_remove_version(bucket, key, bucket->lease, false);
 	bucket->lease[0] = '\0';
 }
 

@@ -74,76 +74,30 @@ append_file(StringInfo body, const ManifestFile *file)
 	appendStringInfo(body, "<Size>" INT64_FORMAT "</Size><LastModified>%s</LastModified></Version>\n", file->size, date);
 }
 
-struct BucketManifest
+void
+bucket_write_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, int n,
+					  BucketTake take, void *arg, BucketCalls *calls)
 {
-	Bucket	   *bucket;
-	char		key[BUCKET_KEY_MAX + 1];
-	StringInfoData body;
-	int			errnum;			/* of the key, and then of the request */
-	bool		is_begun;
-	bool		is_written;		/* or has failed */
-};
-
-static bool
-next_write(void *arg, int lane, BucketCall *call)
-{
-	BucketManifest *manifest = arg;
-
-	if (manifest->is_begun)
-		return false;
-	manifest->is_begun = true;
-	manifest->is_written = manifest->errnum != 0;
-	call->method = "PUT";
-	call->key = manifest->key;
-	call->body = manifest->body.data;
-	call->leased = true;
-	return !manifest->is_written;
-}
-
-static void
-take_written(void *arg, int lane, int errnum, const BucketAnswer *answer)
-{
-	BucketManifest *manifest = arg;
-
-	manifest->is_written = true;
-	manifest->errnum = errnum == 0 && answer->status != 200 ? bucket_note(manifest->bucket, EIO, answer->error) : errnum;
-}
-
-static bool
-is_written(const void *arg)
-{
-	return ((const BucketManifest *) arg)->is_written;
-}
-
-BucketManifest *
-bucket_begin_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, int n, BucketCalls *calls)
-{
-	BucketManifest *manifest = palloc0(sizeof(BucketManifest));
 	char		name[64];
+	char	   *key = MemoryContextAlloc(calls->context, BUCKET_KEY_MAX + 1);
+	StringInfoData body;
+	BucketCall	call = {.method = "PUT",.key = key,.leased = true};
+	int			errnum;
 
 	snprintf(name, sizeof(name), "%012lld-%016llx", (long long) bucket->date, bucket_random());
-	manifest->bucket = bucket;
-	manifest->errnum = manifest_key(bucket, run_id, name, manifest->key);
-	initStringInfo(&manifest->body);
-	appendStringInfoString(&manifest->body, "<ListVersionsResult>\n<EncodingType>url</EncodingType>\n");
-	for (int i = 0; i < n; i++)
-		append_file(&manifest->body, &files[i]);
-	appendStringInfoString(&manifest->body, "</ListVersionsResult>\n");
-	*calls = (BucketCalls)
+	errnum = manifest_key(bucket, run_id, name, key);
+	if (errnum != 0)
 	{
-		next_write, take_written, is_written, manifest
-	};
-	return manifest;
-}
-
-int
-bucket_end_manifest(BucketManifest *manifest)
-{
-	int			errnum = manifest->is_written ? manifest->errnum : EINTR;
-
-	pfree(manifest->body.data);
-	pfree(manifest);
-	return errnum;
+		take(arg, errnum, NULL);
+		return;
+	}
+	initStringInfo(&body);
+	appendStringInfoString(&body, "<ListVersionsResult>\n<EncodingType>url</EncodingType>\n");
+	for (int i = 0; i < n; i++)
+		append_file(&body, &files[i]);
+	appendStringInfoString(&body, "</ListVersionsResult>\n");
+	call.body = body.data;
+	bucket_add_call(calls, &call, take, arg);
 }
 
 
@@ -317,7 +271,7 @@ locate_files(TrashWalk *walk, const BucketAnswer *answer)
 {
 	FileIdentity *identities = palloc0(sizeof(FileIdentity) * Max(answer->n_entries, 1));
 	char		key[BUCKET_KEY_MAX + 1];
-	BucketCalls calls;
+	BucketCalls calls = {CurrentMemoryContext};
 	int			errnum;
 
 	walk->files = palloc0(sizeof(VersionsAsk) * Max(answer->n_entries, 1));
@@ -332,7 +286,7 @@ locate_files(TrashWalk *walk, const BucketAnswer *answer)
 		walk->n++;
 	}
 	qsort(walk->files, walk->n, sizeof(VersionsAsk), compare_asks);
-	calls = bucket_list_many(walk->bucket, walk->files, walk->n, 2, take_place, walk);
+	bucket_list_many(walk->bucket, walk->files, walk->n, 2, take_place, walk, &calls);
 	errnum = bucket_call_many(walk->bucket, &calls);
 	if (errnum == 0 && walk->unseen_errnum != 0)
 		errnum = note_about(walk->bucket, walk->unseen_errnum, walk->unseen);
@@ -442,6 +396,14 @@ take_removals(const BucketAnswer *answer)
 	return removals;
 }
 
+/* Notes a failure in the bool `arg`. */
+static void
+take_removed(void *arg, int i, const BucketRemoval *removal)
+{
+	if (removal->errnum != 0)
+		*(bool *) arg = true;
+}
+
 /*
  * Removes one page of the manifests of a run.  Returns whether there may be
  * another page.
@@ -449,22 +411,16 @@ take_removals(const BucketAnswer *answer)
 static bool
 remove_manifests(Bucket *bucket, int64 run_id)
 {
+	BucketCalls calls = {CurrentMemoryContext};
 	const BucketAnswer *answer;
-	BucketRemoval *removals;
+	bool		failed = false;
 	bool		more;
-	int			n;
 
-	if (list_manifests(bucket, run_id, &answer) != 0 || answer->n_entries == 0)
+	if (list_manifests(bucket, run_id, &answer) != 0)
 		return false;
-	n = answer->n_entries;
-	more = answer->truncated;
-	removals = take_removals(answer);
-	if (bucket_keep_lease(bucket).outcome != FILE_OK || bucket_remove_many(bucket, removals, n) != 0)
-		return false;
-	for (int i = 0; i < n; i++)
-		if (removals[i].errnum != 0)
-			return false;
-	return more;
+	more = answer->truncated && answer->n_entries > 0;
+	bucket_remove_many(bucket, take_removals(answer), answer->n_entries, take_removed, &failed, &calls);
+	return bucket_keep_lease(bucket).outcome == FILE_OK && bucket_call_many(bucket, &calls) == 0 && !failed && more;
 }
 
 static bool
