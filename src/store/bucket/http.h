@@ -8,7 +8,7 @@
  * audio_cleanup_bucket (see audio_cleanup_bucket.c), which is loaded when a
  * bucket is opened.  No other library is linked with the functions:
  * audio_cleanup_bucket_library_1_1() returns pointers to the functions.  The
- * functions allocate memory by malloc(), and raise no ERROR.
+ * functions allocate all that lasts by malloc(), and raise no ERROR of their own.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
