@@ -344,6 +344,9 @@ extern bool bucket_renew_keys(Bucket *bucket, const BucketAnswer *answer, int us
  */
 extern int	bucket_key(Bucket *bucket, const char *path, char key[BUCKET_KEY_MAX + 1]);
 
+/* Sets `key` to the key of an object of ours: the longest prefix leaves room for its path. */
+extern void bucket_own_key(const Bucket *bucket, const char *path, char key[BUCKET_KEY_MAX + 1]);
+
 
 /* ----------
  * versions.c
@@ -516,22 +519,22 @@ extern FilePlace bucket_place_of(const KeyVersions *versions);
  */
 
 /* A file that is going to be captured; `modified` in seconds since 1970. */
-typedef struct ManifestFile
+typedef struct SeenFile
 {
 	const char *path;
 	const char *version;
 	const char *etag;
 	int64		size;
 	int64		modified;
-} ManifestFile;
+} SeenFile;
 
 /*
  * Adds the call to `calls` that writes the files which the run `run_id` is
- * going to capture into the bucket.  `take` gets its outcome, maybe at once:
+ * going to capture into the bucket.  `take` gets its outcome:
  * with an errnum, or without status 200, no file of the manifest may be
  * captured.
  */
-extern void bucket_write_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, int n,
+extern void bucket_write_manifest(Bucket *bucket, int64 run_id, const SeenFile *files, int n,
 								  BucketTake take, void *arg, BucketCalls *calls);
 
 /*
@@ -553,22 +556,12 @@ extern void bucket_end_trash(TrashWalk *walk);
  */
 
 /*
- * A file that is deleted if the file still has this ETag, and on some servers
- * this date.
+ * Adds the call to `calls` that deletes a file, under the lease, if the file
+ * still has the ETag and the date that were seen.  Sets *result when the answer
+ * has come: FILE_OK, FILE_REPLACED, FILE_FAILED.
  */
-typedef struct ConditionalDelete
-{
-	const char *key;
-	const char *etag;
-	int64		modified;		/* seconds since 1970 */
-	FileResult	result;			/* set: FILE_OK, FILE_REPLACED, FILE_FAILED */
-} ConditionalDelete;
-
-/*
- * Deletes the `n` files, under the lease.  FILE_FAILED with EAGAIN if there
- * was no time for a file under the lease: the next drain deletes such a file.
- */
-extern void bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files, int n);
+extern void bucket_delete_conditionally(Bucket *bucket, const char *key, const SeenFile *seen, FileResult *result,
+										BucketCalls *calls);
 
 
 /* ----------

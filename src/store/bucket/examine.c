@@ -194,8 +194,7 @@ examine_claim(const Examiner *examiner)
 	const BucketCall call = {.method = "GET",.key = key,.raw = true,.once = true};
 	const char *error;
 
-	if (bucket_key(examiner->bucket, STORE_PRIVATE_DIR "/claim", key) != 0)
-		return wrong(examiner, "s3_claim", strerror(ENAMETOOLONG), NULL);
+	bucket_own_key(examiner->bucket, STORE_PRIVATE_DIR "/claim", key);
 	if (!try_call(examiner, &call, 404, &error))
 		return wrong(examiner, "s3_claim", psprintf("the claim of the bucket cannot be read: %s", error),
 					 "The user needs s3:GetObject, and s3:ListBucket to see that there is none; " SEE_RIGHTS);
@@ -362,13 +361,13 @@ static bool
 examine_deletion(const Examiner *examiner)
 {
 	char		key[BUCKET_KEY_MAX + 1];
-	const char *failure = "an object of our own could not be written";
-	int			errnum = bucket_key(examiner->bucket, CANARY_PATH, key);
+	const char *failure;
+	int			errnum;
 
 	if (!examiner->bucket->enabled)
 		return examine_conditions(examiner);
-	if (errnum == 0)
-		errnum = try_canary(examiner->bucket, key, &failure);
+	bucket_own_key(examiner->bucket, CANARY_PATH, key);
+	errnum = try_canary(examiner->bucket, key, &failure);
 	if (errnum == EINTR)
 		return false;
 	if (errnum != 0)
@@ -423,9 +422,8 @@ examine_names(const Examiner *examiner)
 
 	/* several processes may examine at the same time */
 	snprintf(path, sizeof(path), "%s a+b %016llx", CANARY_PATH, bucket_random());
-	errnum = bucket_key(bucket, path, key);
-	if (errnum == 0)
-		errnum = bucket_ask(bucket, &put, &answer);
+	bucket_own_key(bucket, path, key);
+	errnum = bucket_ask(bucket, &put, &answer);
 	if (errnum == 0)
 	{
 		strlcpy(version, answer->version, sizeof(version));

@@ -121,17 +121,25 @@ judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
 	}
 }
 
+/* Writes an object of ours.  Returns 0 or an errno. */
+static int
+put_object(Bucket *bucket, const char *key, const char *text, const BucketAnswer **answer)
+{
+	const BucketCall call = {.method = "PUT",.key = key,.body = text};
+
+	return bucket_ask(bucket, &call, answer);
+}
+
 /* Puts a version of the lease: `version`. */
 static FileResult
 put_lease(Bucket *bucket, const char *key, char version[BUCKET_ID_SIZE])
 {
 	char		holder[64];
-	const BucketCall call = {.method = "PUT",.key = key,.body = holder};
 	const BucketAnswer *answer;
 	int			errnum;
 
 	name_holder(holder);
-	errnum = bucket_ask(bucket, &call, &answer);
+	errnum = put_object(bucket, key, holder, &answer);
 	if (errnum == 0 && answer->version[0] == '\0')
 		errnum = bucket_note(bucket, EIO, "the server gave no version id");
 	if (errnum != 0)
@@ -171,16 +179,6 @@ read_object(Bucket *bucket, const char *key, const BucketAnswer **answer)
 	return errnum;
 }
 
-/* Writes an object of ours.  Returns 0 or an errno. */
-static int
-put_object(Bucket *bucket, const char *key, const char *text)
-{
-	const BucketCall call = {.method = "PUT",.key = key,.body = text};
-	const BucketAnswer *answer;
-
-	return bucket_ask(bucket, &call, &answer);
-}
-
 /*
  * Writes an object that nobody had at the time `looked`, and finds out whether
  * this process was the last to write: see above.  FILE_OK, FILE_OCCUPIED,
@@ -190,7 +188,7 @@ static FileResult
 write_and_see(Bucket *bucket, const char *key, const char *text, int64 looked, const char *failure)
 {
 	const BucketAnswer *answer;
-	int			errnum = put_object(bucket, key, text);
+	int			errnum = put_object(bucket, key, text, &answer);
 	int			took_ms = (int) ((time_monotonic_us() - looked) / 1000);
 
 	if (errnum == 0 && took_ms > LONGEST_WRITE_MS)
@@ -235,7 +233,7 @@ renew_plain_lease(Bucket *bucket, const char *key)
 		result = fail(errnum, failure);
 	else if (is_held && strcmp(answer->body, bucket->lease) == 0)
 	{
-		errnum = put_object(bucket, key, bucket->lease);
+		errnum = put_object(bucket, key, bucket->lease, &answer);
 
 		/*
 		 * a lease that was renewed too late may have been taken by another
@@ -286,10 +284,9 @@ renew_lease(Bucket *bucket)
 	int64		now = time_monotonic_us();
 	bool		proven;
 	FileResult	result = {FILE_OK};
-	int			errnum = bucket_key(bucket, LEASE_PATH, key);
+	int			errnum = bucket_reach((FileStore *) bucket);
 
-	if (errnum == 0)
-		errnum = bucket_reach((FileStore *) bucket);
+	bucket_own_key(bucket, LEASE_PATH, key);
 	if (errnum != 0)
 		return fail(errnum, "could not ask for versioning");
 	if (!bucket->enabled && (errnum = bucket_prove((FileStore *) bucket, &proven)) != 0)
@@ -370,10 +367,8 @@ bucket_lock(FileStore *store)
 {
 	Bucket	   *bucket = bucket_of(store);
 	char		key[BUCKET_KEY_MAX + 1];
-	int			errnum = bucket_key(bucket, LEASE_PATH, key);
 
-	if (errnum != 0)
-		return fail(errnum, "could not look at the lease");
+	bucket_own_key(bucket, LEASE_PATH, key);
 	return bucket->lease[0] != '\0' ? come_to(FILE_OK) : judge_others(bucket, key, "", false);
 }
 
@@ -387,7 +382,8 @@ bucket_unlock(FileStore *store)
 	/* nobody could tell whether a lease without versions is still ours */
 	if (bucket->conditional)
 		return;
-	if (bucket->lease[0] != '\0' && bucket_key(bucket, LEASE_PATH, key) == 0)
+	bucket_own_key(bucket, LEASE_PATH, key);
+	if (bucket->lease[0] != '\0')
 		(void) bucket_remove_version(bucket, key, bucket->lease, false);
 	bucket->lease[0] = '\0';
 }
@@ -401,11 +397,11 @@ bucket_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 	Bucket	   *bucket = bucket_of(store);
 	char		key[BUCKET_KEY_MAX + 1];
 	const BucketAnswer *answer;
-	int			errnum = bucket_key(bucket, CLAIM_PATH, key);
+	int			errnum;
 
 	text[0] = '\0';
-	if (errnum == 0)
-		errnum = read_object(bucket, key, &answer);
+	bucket_own_key(bucket, CLAIM_PATH, key);
+	errnum = read_object(bucket, key, &answer);
 	if (errnum != 0)
 		return fail(errnum, "could not read claim");
 	if (answer->status == 404)
@@ -462,10 +458,10 @@ bucket_write_claim(FileStore *store, const char *text, bool replace)
 	const BucketCall call = {.method = "PUT",.key = key,.body = text,.headers = replace ? NULL : absent};
 	const BucketAnswer *answer;
 	int64		looked = time_monotonic_us();
-	int			errnum = bucket_key(bucket, CLAIM_PATH, key);
+	int			errnum;
 
-	if (errnum == 0)
-		errnum = bucket_call(bucket, &call, &answer);
+	bucket_own_key(bucket, CLAIM_PATH, key);
+	errnum = bucket_call(bucket, &call, &answer);
 	if (errnum != 0)
 		return fail(errnum, "could not write claim");
 	if (answer->status == 501)

@@ -47,20 +47,20 @@
 #define SKEW_SECONDS	300
 
 
-static int
-manifest_key(Bucket *bucket, int64 run_id, const char *name, char key[BUCKET_KEY_MAX + 1])
+static void
+manifest_key(const Bucket *bucket, int64 run_id, const char *name, char key[BUCKET_KEY_MAX + 1])
 {
 	char		path[128];
 
 	snprintf(path, sizeof(path), TRASH_PATH INT64_FORMAT "/%s", run_id, name);
-	return bucket_key(bucket, path, key);
+	bucket_own_key(bucket, path, key);
 }
 
 
 /* ----------------------------------------------------------------- writing --- */
 
 static void
-append_file(StringInfo body, const ManifestFile *file)
+append_file(StringInfo body, const SeenFile *file)
 {
 	char		path[3 * BUCKET_KEY_MAX + 1] = "";
 	pg_time_t	modified = file->modified;
@@ -75,22 +75,16 @@ append_file(StringInfo body, const ManifestFile *file)
 }
 
 void
-bucket_write_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, int n,
+bucket_write_manifest(Bucket *bucket, int64 run_id, const SeenFile *files, int n,
 					  BucketTake take, void *arg, BucketCalls *calls)
 {
 	char		name[64];
 	char	   *key = MemoryContextAlloc(calls->context, BUCKET_KEY_MAX + 1);
 	StringInfoData body;
 	BucketCall	call = {.method = "PUT",.key = key,.leased = true};
-	int			errnum;
 
 	snprintf(name, sizeof(name), "%012lld-%016llx", (long long) bucket->date, bucket_random());
-	errnum = manifest_key(bucket, run_id, name, key);
-	if (errnum != 0)
-	{
-		take(arg, errnum, NULL);
-		return;
-	}
+	manifest_key(bucket, run_id, name, key);
 	initStringInfo(&body);
 	appendStringInfoString(&body, "<ListVersionsResult>\n<EncodingType>url</EncodingType>\n");
 	for (int i = 0; i < n; i++)
@@ -166,10 +160,10 @@ bucket_trash_runs(FileStore *store, int64 *runs, int max)
 	char		prefix[BUCKET_KEY_MAX + 1];
 	List	   *keys = NIL;
 	int			n = 0;
-	int			errnum = bucket_key(bucket, TRASH_PATH, prefix);
+	int			errnum;
 
-	if (errnum == 0)
-		errnum = list_keys(bucket, prefix, true, &keys);
+	bucket_own_key(bucket, TRASH_PATH, prefix);
+	errnum = list_keys(bucket, prefix, true, &keys);
 	foreach_ptr(const char, key, keys)
 	{
 		int64		run_id = parse_run_folder(key + strlen(prefix));
@@ -326,11 +320,11 @@ begin_manifests(TrashWalk *walk)
 {
 	MemoryContext caller = MemoryContextSwitchTo(walk->context);
 	char		prefix[BUCKET_KEY_MAX + 1];
-	int			errnum = manifest_key(walk->bucket, walk->run_id, "", prefix);
+	int			errnum;
 
 	walk->is_begun = true;
-	if (errnum == 0)
-		errnum = list_keys(walk->bucket, prefix, false, &walk->manifests);
+	manifest_key(walk->bucket, walk->run_id, "", prefix);
+	errnum = list_keys(walk->bucket, prefix, false, &walk->manifests);
 	MemoryContextSwitchTo(caller);
 	return errnum;
 }
@@ -375,10 +369,10 @@ list_manifests(Bucket *bucket, int64 run_id, const BucketAnswer **answer)
 {
 	char		prefix[BUCKET_KEY_MAX + 1] = "";
 	const BucketCall call = bucket_versions_call(prefix);
-	int			errnum = manifest_key(bucket, run_id, "", prefix);
+	int			errnum;
 
-	if (errnum == 0)
-		errnum = bucket_ask(bucket, &call, answer);
+	manifest_key(bucket, run_id, "", prefix);
+	errnum = bucket_ask(bucket, &call, answer);
 	return errnum ? errnum : check_keys(bucket, *answer, prefix);
 }
 
@@ -465,9 +459,9 @@ copy_manifest(Bucket *bucket, const char *key, int64 as)
 {
 	char		target[BUCKET_KEY_MAX + 1];
 	const BucketAnswer *answer;
-	int			errnum = manifest_key(bucket, as, strrchr(key, '/') + 1, target);
 
-	return errnum ? errnum : bucket_copy(bucket, key, NULL, target, false, &answer);
+	manifest_key(bucket, as, strrchr(key, '/') + 1, target);
+	return bucket_copy(bucket, key, NULL, target, false, &answer);
 }
 
 int
@@ -476,10 +470,10 @@ bucket_renumber_trash(FileStore *store, int64 run_id, int64 as)
 	Bucket	   *bucket = bucket_of(store);
 	char		prefix[BUCKET_KEY_MAX + 1];
 	List	   *keys = NIL;
-	int			errnum = manifest_key(bucket, run_id, "", prefix);
+	int			errnum;
 
-	if (errnum == 0)
-		errnum = list_keys(bucket, prefix, false, &keys);
+	manifest_key(bucket, run_id, "", prefix);
+	errnum = list_keys(bucket, prefix, false, &keys);
 	if (errnum == 0)
 		errnum = bucket_keep_lease(bucket).errnum;
 	foreach_ptr(const char, key, keys)

@@ -70,7 +70,7 @@ typedef struct Item
 								 * removed, if nothing is left below it */
 	bool		made;			/* a marker was made, which may be unknown */
 	FileOutcome outcome;		/* outcome when a stranger is shown */
-	ManifestFile seen;			/* the version to be captured */
+	SeenFile	seen;			/* the version to be captured */
 } Item;
 
 typedef struct Many
@@ -295,7 +295,7 @@ take_manifest(void *arg, int errnum, const BucketAnswer *answer)
 static void
 begin_manifest(Portion *portion, BucketCalls *calls)
 {
-	ManifestFile *files = palloc(sizeof(ManifestFile) * portion->n_picked);
+	SeenFile   *files = palloc(sizeof(SeenFile) * portion->n_picked);
 
 	for (int i = 0; i < portion->n_picked; i++)
 		files[i] = item_of(portion, i)->seen;
@@ -534,7 +534,7 @@ take_condemned(Many *many, Item *item, const KeyVersions *versions)
 		return;
 	}
 	item->todo = RECORD;
-	item->seen = (ManifestFile)
+	item->seen = (SeenFile)
 	{
 		.path = item->file->path,
 			.version = keep_id(many, newest),
@@ -706,26 +706,31 @@ hide_all(Many *many)
 	hide_left(many);
 }
 
-/* Destroys the items in hand in their place, because there is no trash. */
+/* Destroys the files that were seen in their place, because there is no trash. */
 static void
 destroy_unversioned(Many *many)
 {
-	ConditionalDelete *files = palloc_extended(sizeof(ConditionalDelete) * many->n, MCXT_ALLOC_HUGE);
-	int			n = 0;
+	BucketCalls calls = {many->context};
+	int			errnum;
 
 	for (int i = 0; i < many->n; i++)
 		if (many->items[i].todo == RECORD)
-			files[n++] = (ConditionalDelete)
 		{
-			many->items[i].key, many->items[i].seen.etag, many->items[i].seen.modified
-		};
-	bucket_delete_conditionally(many->bucket, files, n);
-	n = 0;
+			many->items[i].file->result = fail(EAGAIN, "could not delete file");
+			bucket_delete_conditionally(many->bucket, many->items[i].key, &many->items[i].seen,
+										&many->items[i].file->result, &calls);
+		}
+	errnum = bucket_stay_leased(many->bucket).errnum;
+	if (errnum == 0)
+		errnum = bucket_call_many(many->bucket, &calls);
 	for (int i = 0; i < many->n; i++)
 		if (many->items[i].todo == RECORD)
 		{
-			settle(&many->items[i], files[n++].result);
-			many->items[i].file->destroyed = many->items[i].file->result.outcome == FILE_OK;
+			StoreFile  *file = many->items[i].file;
+
+			settle(&many->items[i], errnum != 0 && file->result.errnum == EAGAIN ?
+				   fail(errnum, "could not delete file") : file->result);
+			file->destroyed = file->result.outcome == FILE_OK;
 		}
 }
 

@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-
 #include "src/pg/library.h"
 #include "src/store/bucket/bucket.h"
 #include "src/store/bucket/options.h"
@@ -127,6 +126,12 @@ bucket_key(Bucket *bucket, const char *path, char key[BUCKET_KEY_MAX + 1])
 	if (strlcat(key, path, BUCKET_KEY_MAX + 1) > BUCKET_KEY_MAX)
 		return bucket_note(bucket, ENAMETOOLONG, NULL);
 	return 0;
+}
+
+void
+bucket_own_key(const Bucket *bucket, const char *path, char key[BUCKET_KEY_MAX + 1])
+{
+	snprintf(key, BUCKET_KEY_MAX + 1, "%s%s", bucket->prefix, path);
 }
 
 
