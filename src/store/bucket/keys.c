@@ -90,34 +90,13 @@ static struct
 
 /* ------------------------------------------------------------ file, environment --- */
 
-/* Returns the value of a line "name = value", cut from `line`; NULL if the line has another name. */
-static char *
-value_of(char *line, const char *name)
-{
-	line += strspn(line, " \t");
-	if (strncmp(line, name, strlen(name)) != 0)
-		return NULL;
-	line += strlen(name);
-	line += strspn(line, " \t");
-	if (*line != '=')
-		return NULL;
-	line++;
-	line += strspn(line, " \t");
-	line[strcspn(line, " \t\r")] = '\0';
-	return line;
-}
-
+/* Takes the value of a line "name = value".  A blank in the format matches any blanks, or none. */
 static void
-take_line(BucketKeys *keys, char *line)
+take_line(BucketKeys *keys, const char *line)
 {
-	char	   *value;
-
-	if ((value = value_of(line, "aws_access_key_id")) != NULL)
-		strlcpy(keys->access_key, value, sizeof(keys->access_key));
-	else if ((value = value_of(line, "aws_secret_access_key")) != NULL)
-		strlcpy(keys->secret_key, value, sizeof(keys->secret_key));
-	else if ((value = value_of(line, "aws_session_token")) != NULL)
-		strlcpy(keys->token, value, sizeof(keys->token));
+	(void) sscanf(line, " aws_access_key_id = %255s", keys->access_key);
+	(void) sscanf(line, " aws_secret_access_key = %255s", keys->secret_key);
+	(void) sscanf(line, " aws_session_token = %8191s", keys->token);
 }
 
 /* Reads the first section of a file as the tools of AWS write it.  Returns NULL, or what is wrong. */
@@ -209,22 +188,6 @@ bucket_find_keys(Bucket *bucket)
 	}
 }
 
-const char *
-bucket_describe_keys(const Bucket *bucket)
-{
-	static const char *const texts[] = {
-		[KEYS_NOWHERE] = "there are no keys",
-		[KEYS_FILE] = "the keys come from audio_cleanup.s3_credentials_file",
-		[KEYS_ENVIRONMENT] = "the keys come from the environment of the server",
-		[KEYS_WEB_IDENTITY] = "the keys come from the token service, for the web identity that the environment names",
-		[KEYS_CONTAINER] = "the keys come from the service for containers that the environment names",
-		[KEYS_METADATA] = "the keys come from the metadata service of this machine"
-	};
-
-	return texts[bucket->key_source];
-}
-
-
 /* ------------------------------------------------------------------ addresses --- */
 
 static bool
@@ -306,15 +269,8 @@ find_members(const char *text, BucketValue *values, int n)
 		const JsonbValue *member = getKeyJsonValueFromContainer(&json->root, values[i].name, (int) strlen(values[i].name), NULL);
 
 		values[i].found = member != NULL && member->type == jbvString;
-		values[i].value[0] = '\0';
-		if (!values[i].found)
-			continue;
-		fits = member->val.string.len < values[i].size;
-		if (fits)
-		{
-			memcpy(values[i].value, member->val.string.val, member->val.string.len);
-			values[i].value[member->val.string.len] = '\0';
-		}
+		fits = !values[i].found || snprintf(values[i].value, values[i].size, "%.*s", member->val.string.len,
+											member->val.string.val) < values[i].size;
 	}
 	explicit_bzero(json, VARSIZE(json));
 	return fits;
@@ -570,10 +526,31 @@ fetch_metadata(Fetching *fetching)
 
 /* ------------------------------------------------------------------- renewing --- */
 
+/* What the sources have of their own. */
+static const struct
+{
+	const char *text;			/* for people: where the keys come from */
+	int			(*fetch) (Fetching *fetching);	/* NULL: the keys are not
+												 * fetched */
+}			sources[] = {
+	[KEYS_NOWHERE] = {"there are no keys"},
+	[KEYS_FILE] = {"the keys come from audio_cleanup.s3_credentials_file"},
+	[KEYS_ENVIRONMENT] = {"the keys come from the environment of the server"},
+	[KEYS_WEB_IDENTITY] = {"the keys come from the token service, for the web identity that the environment names", fetch_web_identity},
+	[KEYS_CONTAINER] = {"the keys come from the service for containers that the environment names", fetch_container},
+	[KEYS_METADATA] = {"the keys come from the metadata service of this machine", fetch_metadata}
+};
+
+const char *
+bucket_describe_keys(const Bucket *bucket)
+{
+	return sources[bucket->key_source].text;
+}
+
 static bool
 is_fetched(const Bucket *bucket)
 {
-	return bucket->key_source >= KEYS_WEB_IDENTITY;
+	return sources[bucket->key_source].fetch != NULL;
 }
 
 /* Fetches keys for this process.  Returns 0; or an errno, and then the old keys stay. */
@@ -582,8 +559,7 @@ fetch_anew(Bucket *bucket)
 {
 	BucketKeys	keys = {0};
 	Fetching	fetching = {.bucket = bucket,.keys = &keys};
-	int			errnum = bucket->key_source == KEYS_WEB_IDENTITY ? fetch_web_identity(&fetching) :
-	bucket->key_source == KEYS_CONTAINER ? fetch_container(&fetching) : fetch_metadata(&fetching);
+	int			errnum = sources[bucket->key_source].fetch(&fetching);
 
 	if (errnum == 0)
 	{
