@@ -503,15 +503,6 @@ bucket_is_captured(const KeyVersions *versions)
 	return versions->at > 0 && versions->entries[versions->at - 1].is_marker;
 }
 
-/*
- * Returns whether a marker hides another version than the expected version: a
- * capture was killed before it could verify the file.
- */
-extern bool bucket_hides_stranger(const KeyVersions *versions);
-
-/* Returns the place of the expected file, by the versions of its key. */
-extern FilePlace bucket_place_of(const KeyVersions *versions);
-
 
 /* ----------
  * manifest.c

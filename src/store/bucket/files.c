@@ -123,62 +123,6 @@ bucket_identify_captured(FileStore *store, int64 run_id, const char *path, FileI
 }
 
 
-/* ------------------------------------------------------------------ locate --- */
-
-bool
-bucket_hides_stranger(const KeyVersions *versions)
-{
-	for (int i = 1; i < versions->at; i++)
-		if (versions->entries[i].is_marker)
-			return false;
-	return versions->at > 1 && versions->entries[0].is_marker;
-}
-
-FilePlace
-bucket_place_of(const KeyVersions *versions)
-{
-	if (versions->at == 0)
-		return PLACE_UPLOAD;
-	if (bucket_is_captured(versions))
-		return PLACE_TRASH;
-	if (bucket_hides_stranger(versions))
-		return PLACE_UNFINISHED;
-	return bucket_is_present(versions) ? PLACE_OTHER : PLACE_NOWHERE;
-}
-
-static FilePlace
-uncover_stranger(Job *job, bool mend, int *errnum)
-{
-	FileResult	result;
-
-	if (!mend)
-		return PLACE_UNFINISHED;
-	result = bucket_keep_lease(job->bucket);
-	/* the list has not outlived the requests about the lease */
-	if (result.outcome == FILE_OK)
-		result = list(job);
-	if (result.outcome == FILE_OK && bucket_hides_stranger(&job->versions))
-		result = remove_newest(job);
-	*errnum = result.errnum;
-	return result.outcome == FILE_OK ? PLACE_OTHER : PLACE_UNKNOWN;
-}
-
-FilePlace
-bucket_locate(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected,
-			  bool mend, int *errnum)
-{
-	Job			job;
-	FileResult	result = begin(&job, store, path, expected);
-	FilePlace	place;
-
-	*errnum = result.errnum;
-	if (result.outcome != FILE_OK)
-		return PLACE_UNKNOWN;
-	place = bucket_place_of(&job.versions);
-	return place == PLACE_UNFINISHED ? uncover_stranger(&job, mend, errnum) : place;
-}
-
-
 /* ---------------------------------------------------------------- put back --- */
 
 /*

@@ -104,6 +104,9 @@ compare_items(const void *a, const void *b)
 static void
 settle(Item *item, FileResult result)
 {
+	/* a stranger that could not be shown is still hidden */
+	if (result.outcome == FILE_FAILED && item->file->place == PLACE_OTHER)
+		item->file->place = PLACE_UNKNOWN;
 	item->file->result = result;
 	item->todo = NOTHING;
 }
@@ -519,15 +522,49 @@ bucket_is_doubtful(const Bucket *bucket, const char *key)
 }
 
 /*
+ * Returns whether a marker hides another version than the expected version: a
+ * capture was killed before it could verify the file.
+ */
+static bool
+hides_stranger(const KeyVersions *versions)
+{
+	for (int i = 1; i < versions->at; i++)
+		if (versions->entries[i].is_marker)
+			return false;
+	return versions->at > 1 && versions->entries[0].is_marker;
+}
+
+/* Returns the place of the expected file, by the versions of its key. */
+static FilePlace
+place_of(const KeyVersions *versions)
+{
+	if (versions->at == 0)
+		return PLACE_UPLOAD;
+	if (bucket_is_captured(versions))
+		return PLACE_TRASH;
+	if (hides_stranger(versions))
+		return PLACE_UNFINISHED;
+	return bucket_is_present(versions) ? PLACE_OTHER : PLACE_NOWHERE;
+}
+
+/*
  * Finds out where a condemned file is.  A file that is to be captured stays in
- * hand.
+ * hand, and so does a marker that a killed process has left above a stranger.
  */
 static void
 take_condemned(Many *many, Item *item, const KeyVersions *versions)
 {
 	const BucketEntry *newest = &versions->entries[0];
 
-	item->file->place = bucket_place_of(versions);
+	item->file->place = place_of(versions);
+	if (item->file->place == PLACE_UNFINISHED)
+	{
+		item->file->place = PLACE_OTHER;
+		item->outcome = FILE_OK;
+		item->version = keep_id(many, newest);
+		item->todo = SHOW;
+		return;
+	}
 	if (item->file->place != PLACE_UPLOAD)
 	{
 		settle(item, come_to(FILE_OK));
@@ -596,7 +633,7 @@ find_marker(const Item *item, const KeyVersions *versions)
 	if (item->marker == NULL && bucket_is_captured(versions))
 		return versions->at - 1;
 	if (item->marker == NULL)
-		return item->made && bucket_hides_stranger(versions) ? 0 : -1;
+		return item->made && hides_stranger(versions) ? 0 : -1;
 	for (int i = 0; i < versions->n; i++)
 		if (versions->entries[i].is_marker && strcmp(versions->entries[i].version, item->marker) == 0)
 			return i;
@@ -748,23 +785,6 @@ capture_all(Many *many, bool for_good)
 									   "could not back up file"));
 }
 
-/* Removes markers that a killed process has left above strangers. */
-static void
-mend(Many *many)
-{
-	for (int i = 0; i < many->n; i++)
-	{
-		StoreFile  *file = many->items[i].file;
-		int			errnum;
-
-		if (file->place != PLACE_UNFINISHED)
-			continue;
-		file->place = bucket_locate((FileStore *) many->bucket, many->run_id, file->path, file->expected, true, &errnum);
-		if (file->place == PLACE_UNKNOWN)
-			file->result = fail(errnum, "could not put back file");
-	}
-}
-
 void
 bucket_capture_many(FileStore *store, int64 run_id, StoreFile *files, int n, bool for_good)
 {
@@ -774,10 +794,7 @@ bucket_capture_many(FileStore *store, int64 run_id, StoreFile *files, int n, boo
 		return;
 	begin_many(&many, store, run_id, files, n);
 	if (is_leased(&many, bucket_keep_lease(many.bucket)))
-	{
 		capture_all(&many, for_good);
-		mend(&many);
-	}
 	end_many(&many);
 }
 
@@ -884,20 +901,43 @@ bucket_destroy_begin(FileStore *store, int64 run_id, StoreFile *files, int n)
 static void
 take_located(Many *many, Item *item, const KeyVersions *versions)
 {
-	item->file->place = bucket_place_of(versions);
+	item->file->place = place_of(versions);
 	settle(item, come_to(FILE_OK));
+}
+
+static const Step locating[] = {{LOOK, COVERED, take_located}};
+
+FilePlace
+bucket_locate(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected,
+			  bool mend, int *errnum)
+{
+	StoreFile	file = {path,.expected = expected};
+	Many		many;
+
+	begin_many(&many, store, run_id, &file, 1);
+	(void) take_step(&many, &locating[0]);
+	/* what was listed before the lease was taken may not be true any more */
+	if (mend && file.place == PLACE_UNFINISHED)
+	{
+		file.place = PLACE_UNKNOWN;
+		many.items[0].todo = LOOK;
+		if (is_leased(&many, bucket_keep_lease(many.bucket)) && take_step(&many, &hiding[0]) == 0)
+			show_strangers(&many);
+	}
+	end_many(&many);
+	*errnum = file.result.errnum;
+	return file.place;
 }
 
 void
 bucket_locate_many(FileStore *store, int64 run_id, StoreFile *files, int n)
 {
-	static const Step steps[] = {{LOOK, COVERED, take_located}};
 	Many		many;
 
 	if (n == 0)
 		return;
 	begin_many(&many, store, run_id, files, n);
-	(void) go_way(&many, steps, lengthof(steps), "could not list versions of file");
+	(void) go_way(&many, locating, lengthof(locating), "could not list versions of file");
 	end_many(&many);
 }
 

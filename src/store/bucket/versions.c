@@ -350,7 +350,9 @@ bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, int per_key,
 	{
 		bucket, calls, asks, per_key, sink, arg
 	};
-	for (int first = 0; first < n; first += size)
+	if (n == 1)
+		ask_by_name(listing, 0);
+	for (int first = 0; n > 1 && first < n; first += size)
 	{
 		Range	   *range = MemoryContextAllocZero(calls->context, sizeof(Range));
 
