@@ -42,14 +42,6 @@
 /* a URL: scheme, host and bucket, two keys and a token of which each byte is escaped, names of parameters */
 #define BUCKET_URL_SIZE		(512 + 3 * (2 * BUCKET_KEY_MAX + BUCKET_TOKEN_SIZE) + 512)
 
-/* A file that was looked at beforehand: see store_expect(). */
-typedef struct ExpectedFile
-{
-	const char *path;
-	FileResult	result;
-	FileIdentity identity;
-} ExpectedFile;
-
 /* The last texts about failures, one for each errno: see store_error_text(). */
 #define BUCKET_ERRORS	8
 
@@ -149,9 +141,8 @@ typedef struct Bucket
 	/* the file that a walk of the trash has passed on, or NULL */
 	const char *in_trash;
 	FileIdentity in_trash_identity;
-	/* see store_expect() */
-	int			n_expected;
-	ExpectedFile *expected;		/* sorted by path */
+	struct Many *expected;		/* files that were looked at beforehand: see
+								 * store_expect(); or NULL */
 } Bucket;
 
 static inline Bucket *
@@ -565,9 +556,6 @@ extern void bucket_delete_conditionally(Bucket *bucket, const char *key, const S
  * no answer to the request.
  */
 extern bool bucket_is_doubtful(const Bucket *bucket, const char *key);
-
-/* Returns what store_expect() has found out about a path, or NULL. */
-extern const ExpectedFile *bucket_expected(const Bucket *bucket, const char *path);
 
 
 /* ----------

@@ -86,18 +86,6 @@ bucket_identify_durably(FileStore *store, const char *path, FileIdentity *identi
 	return result;
 }
 
-/* The answer may be that of store_expect(): a later version is noticed when the file is captured. */
-FileResult
-bucket_identify(FileStore *store, const char *path, FileIdentity *identity)
-{
-	const ExpectedFile *known = bucket_expected(bucket_of(store), path);
-
-	if (known == NULL)
-		return bucket_identify_durably(store, path, identity);
-	*identity = known->identity;
-	return known->result;
-}
-
 FileResult
 bucket_identify_captured(FileStore *store, int64 run_id, const char *path, FileIdentity *identity)
 {

@@ -71,6 +71,8 @@ typedef struct Item
 	bool		made;			/* a marker was made, which may be unknown */
 	FileOutcome outcome;		/* outcome when a stranger is shown */
 	SeenFile	seen;			/* the version to be captured */
+	FileIdentity identity;		/* see bucket_expect() */
+	FileResult	result;			/* likewise */
 } Item;
 
 typedef struct Many
@@ -79,7 +81,6 @@ typedef struct Many
 	MemoryContext context;		/* has the memory of the call */
 	MemoryContext caller;
 	int64		run_id;
-	StoreFile  *files;
 	Item	   *items;			/* sorted by key */
 	int			n;
 	bool		puts_back;
@@ -129,20 +130,24 @@ begin_item(Many *many, Item *item, StoreFile *file)
 		settle(item, fail(errnum, "could not accept path"));
 }
 
-static void
-begin_many(Many *many, FileStore *store, int64 run_id, StoreFile *files, int n)
+static Many *
+begin_many(FileStore *store, int64 run_id, StoreFile *files, int n)
 {
-	memset(many, 0, sizeof(*many));
-	many->bucket = bucket_of(store);
+	Bucket	   *bucket = bucket_of(store);
+	MemoryContext context = AllocSetContextCreate(bucket->context, "audio_cleanup files", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	Many	   *many = palloc0(sizeof(Many));
+
+	many->bucket = bucket;
 	many->run_id = run_id;
-	many->context = AllocSetContextCreate(many->bucket->context, "audio_cleanup files", ALLOCSET_DEFAULT_SIZES);
-	many->caller = MemoryContextSwitchTo(many->context);
-	many->files = files;
+	many->context = context;
+	many->caller = caller;
 	many->n = n;
 	many->items = palloc_extended(sizeof(Item) * Max(n, 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (int i = 0; i < n; i++)
 		begin_item(many, &many->items[i], &files[i]);
 	qsort(many->items, n, sizeof(Item), compare_items);
+	return many;
 }
 
 static void
@@ -238,7 +243,7 @@ pick_items(Portion *portion, const Step *step)
 {
 	portion->step = step;
 	portion->n_picked = 0;
-	portion->numbers = palloc_extended(sizeof(int) * Max(portion->n, 1), MCXT_ALLOC_HUGE);
+	portion->numbers = palloc(sizeof(int) * portion->n);
 	for (int i = portion->first; i < portion->first + portion->n; i++)
 		if (portion->many->items[i].todo & step->todo)
 			portion->numbers[portion->n_picked++] = i;
@@ -266,7 +271,7 @@ take_versions(void *arg, int ask, int errnum, const KeyVersions *versions)
 static void
 begin_listing(Portion *portion, BucketCalls *calls)
 {
-	VersionsAsk *asks = palloc_extended(sizeof(VersionsAsk) * portion->n_picked, MCXT_ALLOC_HUGE);
+	VersionsAsk *asks = palloc(sizeof(VersionsAsk) * portion->n_picked);
 
 	for (int i = 0; i < portion->n_picked; i++)
 		asks[i] = (VersionsAsk)
@@ -317,7 +322,7 @@ take_removal(void *arg, int i, const BucketRemoval *removal)
 static void
 begin_removals(Portion *portion, BucketCalls *calls)
 {
-	BucketRemoval *removals = palloc_extended(sizeof(BucketRemoval) * portion->n_picked, MCXT_ALLOC_HUGE);
+	BucketRemoval *removals = palloc(sizeof(BucketRemoval) * portion->n_picked);
 
 	for (int i = 0; i < portion->n_picked; i++)
 		removals[i] = (BucketRemoval)
@@ -389,12 +394,9 @@ doubt_markers(Many *many)
 			doubt(many->bucket, many->items[i].key);
 }
 
-/*
- * Leads all items through these steps, in portions.  Returns 0; or an errno,
- * which then is the result of the items that are still in hand.
- */
+/* Leads all items through these steps, in portions.  Returns 0 or an errno. */
 static int
-go_way(Many *many, const Step *steps, int n_steps, const char *action)
+take_steps(Many *many, const Step *steps, int n_steps)
 {
 	int			n = (many->n + PORTION - 1) / PORTION;
 	int			errnum;
@@ -410,34 +412,38 @@ go_way(Many *many, const Step *steps, int n_steps, const char *action)
 	}
 	errnum = bucket_run_pipeline(many->bucket, n, advance, many);
 	if (errnum != 0)
-	{
 		doubt_markers(many);
+	return errnum;
+}
+
+/* Takes the steps.  An errno is the result of the items that are still in hand. */
+static int
+go_way(Many *many, const Step *steps, int n_steps, const char *action)
+{
+	int			errnum = take_steps(many, steps, n_steps);
+
+	if (errnum != 0)
 		settle_all(many, IN_HAND, fail(errnum, action));
-	}
 	return errnum;
 }
 
 /*
- * Takes one step with all items together, and once more with those that a busy
- * server has left, several times.  Returns 0 or an errno: if the versions could
- * not be listed, it is the result of the items in hand.
+ * Takes one step, and once more with the items that a busy server has left,
+ * several times.  Returns 0 or an errno: if the versions could not be listed, it
+ * is the result of the items in hand.
  */
 static int
 take_step(Many *many, const Step *step)
 {
-	Portion		all = {.many = many,.n = many->n};
-	BucketCalls calls = {0};
 	int			errnum = 0;
 
-	for (int try = 0; errnum == 0 && try <= MAX_TRIES && enter_step(&all, step, &calls); try++)
+	for (int try = 0; errnum == 0 && try <= MAX_TRIES && is_any(many, step->todo); try++)
 	{
 		if (try > 0)
 			errnum = bucket_rest(try - 1) ? bucket_stay_leased(many->bucket).errnum : bucket_note(many->bucket, EINTR, NULL);
 		if (errnum == 0)
-			errnum = bucket_call_many(many->bucket, &calls);
+			errnum = take_steps(many, step, 1);
 	}
-	if (errnum != 0)
-		doubt_markers(many);
 	if (errnum != 0 && step->look != NULL)
 		settle_all(many, IN_HAND, fail(errnum, "could not list versions of file"));
 	return errnum;
@@ -454,14 +460,8 @@ take_identity(Many *many, Item *item, const KeyVersions *versions)
 		settle(item, come_to(FILE_VANISHED));
 		return;
 	}
-	bucket_identify_entry(&versions->entries[0], &many->bucket->expected[item->file - many->files].identity);
+	bucket_identify_entry(&versions->entries[0], &item->identity);
 	settle(item, come_to(FILE_OK));
-}
-
-static int
-compare_expected(const void *a, const void *b)
-{
-	return strcmp(((const ExpectedFile *) a)->path, ((const ExpectedFile *) b)->path);
 }
 
 void
@@ -469,42 +469,42 @@ bucket_expect(FileStore *store, const char *const *paths, int n)
 {
 	static const Step step = {LOOK, UNCOVERED, take_identity};
 	Bucket	   *bucket = bucket_of(store);
+	Many	   *many;
 	StoreFile  *files;
-	Many		many;
 
 	if (bucket->expected != NULL)
-		pfree(bucket->expected);
+		MemoryContextDelete(bucket->expected->context);
 	bucket->expected = NULL;
-	bucket->n_expected = 0;
 	if (n == 0)
 		return;
-	bucket->expected = MemoryContextAllocExtended(bucket->context, sizeof(ExpectedFile) * n,
-												  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	files = palloc_extended(sizeof(StoreFile) * n, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (int i = 0; i < n; i++)
 		files[i].path = paths[i];
-	begin_many(&many, store, 0, files, n);
+	many = begin_many(store, 0, files, n);
 	/* EINTR only tells of a pending interrupt, which the caller will serve */
-	(void) take_step(&many, &step);
-	end_many(&many);
+	(void) take_step(many, &step);
 	for (int i = 0; i < n; i++)
-	{
-		bucket->expected[i].path = paths[i];
-		bucket->expected[i].result = files[i].result;
-	}
+		many->items[i].result = many->items[i].file->result;
+	MemoryContextSwitchTo(many->caller);
 	pfree(files);
-	bucket->n_expected = n;
-	qsort(bucket->expected, n, sizeof(ExpectedFile), compare_expected);
+	bucket->expected = many;
 }
 
-const ExpectedFile *
-bucket_expected(const Bucket *bucket, const char *path)
+/* The answer may be that of store_expect(): a later version is noticed when the file is captured. */
+FileResult
+bucket_identify(FileStore *store, const char *path, FileIdentity *identity)
 {
-	const ExpectedFile wanted = {.path = path};
+	const Many *expected = bucket_of(store)->expected;
+	char		key[BUCKET_KEY_MAX + 1];
+	const Item	wanted = {.key = key};
+	const Item *known = NULL;
 
-	if (bucket->n_expected == 0)
-		return NULL;
-	return bsearch(&wanted, bucket->expected, bucket->n_expected, sizeof(ExpectedFile), compare_expected);
+	if (expected != NULL && bucket_key(bucket_of(store), path, key) == 0)
+		known = bsearch(&wanted, expected->items, expected->n, sizeof(Item), compare_items);
+	if (known == NULL)
+		return bucket_identify_durably(store, path, identity);
+	*identity = known->identity;
+	return known->result;
 }
 
 
@@ -715,6 +715,7 @@ static void
 hide_left(Many *many)
 {
 	int			errnum = EIO;
+	int			stopped;
 
 	for (int try = 0; try <= MAX_TRIES && is_any(many, IN_HAND); try++)
 	{
@@ -726,9 +727,12 @@ hide_left(Many *many)
 		if (!is_leased(many, bucket_stay_leased(many->bucket)))
 			return;
 		check_null_versions(many);
-		(void) take_step(many, &hiding[2]);
-		if (take_step(many, &hiding[3]) != 0)
-			return;
+		/* a marker that may have been made must not be made again */
+		if ((stopped = take_step(many, &hiding[2])) != 0 || (stopped = take_step(many, &hiding[3])) != 0)
+		{
+			errnum = stopped;
+			break;
+		}
 		show_strangers(many);
 	}
 	settle_all(many, IN_HAND, fail(errnum, "could not delete file"));
@@ -788,14 +792,14 @@ capture_all(Many *many, bool for_good)
 void
 bucket_capture_many(FileStore *store, int64 run_id, StoreFile *files, int n, bool for_good)
 {
-	Many		many;
+	Many	   *many;
 
 	if (n == 0)
 		return;
-	begin_many(&many, store, run_id, files, n);
-	if (is_leased(&many, bucket_keep_lease(many.bucket)))
-		capture_all(&many, for_good);
-	end_many(&many);
+	many = begin_many(store, run_id, files, n);
+	if (is_leased(many, bucket_keep_lease(many->bucket)))
+		capture_all(many, for_good);
+	end_many(many);
 }
 
 
@@ -886,12 +890,11 @@ destroy_all(Many *many)
 StoreUnlinks *
 bucket_destroy_begin(FileStore *store, int64 run_id, StoreFile *files, int n)
 {
-	Many		many;
+	Many	   *many = begin_many(store, run_id, files, n);
 
-	begin_many(&many, store, run_id, files, n);
-	if (is_leased(&many, bucket_keep_lease(many.bucket)))
-		destroy_all(&many);
-	end_many(&many);
+	if (is_leased(many, bucket_keep_lease(many->bucket)))
+		destroy_all(many);
+	end_many(many);
 	return NULL;
 }
 
@@ -912,19 +915,18 @@ bucket_locate(FileStore *store, int64 run_id, const char *path, const FileIdenti
 			  bool mend, int *errnum)
 {
 	StoreFile	file = {path,.expected = expected};
-	Many		many;
+	Many	   *many = begin_many(store, run_id, &file, 1);
 
-	begin_many(&many, store, run_id, &file, 1);
-	(void) take_step(&many, &locating[0]);
+	(void) take_step(many, &locating[0]);
 	/* what was listed before the lease was taken may not be true any more */
 	if (mend && file.place == PLACE_UNFINISHED)
 	{
 		file.place = PLACE_UNKNOWN;
-		many.items[0].todo = LOOK;
-		if (is_leased(&many, bucket_keep_lease(many.bucket)) && take_step(&many, &hiding[0]) == 0)
-			show_strangers(&many);
+		many->items[0].todo = LOOK;
+		if (is_leased(many, bucket_keep_lease(many->bucket)) && take_step(many, &hiding[0]) == 0)
+			show_strangers(many);
 	}
-	end_many(&many);
+	end_many(many);
 	*errnum = file.result.errnum;
 	return file.place;
 }
@@ -932,13 +934,13 @@ bucket_locate(FileStore *store, int64 run_id, const char *path, const FileIdenti
 void
 bucket_locate_many(FileStore *store, int64 run_id, StoreFile *files, int n)
 {
-	Many		many;
+	Many	   *many;
 
 	if (n == 0)
 		return;
-	begin_many(&many, store, run_id, files, n);
-	(void) go_way(&many, locating, lengthof(locating), "could not list versions of file");
-	end_many(&many);
+	many = begin_many(store, run_id, files, n);
+	(void) go_way(many, locating, lengthof(locating), "could not list versions of file");
+	end_many(many);
 }
 
 
@@ -1020,17 +1022,17 @@ put_back_alone(Many *many)
 void
 bucket_put_back_many(FileStore *store, int64 run_id, StoreFile *files, int n)
 {
-	Many		many;
+	Many	   *many;
 
 	if (n == 0)
 		return;
-	begin_many(&many, store, run_id, files, n);
-	many.puts_back = true;
+	many = begin_many(store, run_id, files, n);
+	many->puts_back = true;
 	for (int i = 0; i < n; i++)
-		if (many.items[i].todo == LOOK && strcmp(many.items[i].file->path, many.items[i].file->as) != 0)
-			many.items[i].todo = ALONE;
-	if (is_leased(&many, bucket_keep_lease(many.bucket)))
-		show_all(&many);
-	put_back_alone(&many);
-	end_many(&many);
+		if (many->items[i].todo == LOOK && strcmp(many->items[i].file->path, many->items[i].file->as) != 0)
+			many->items[i].todo = ALONE;
+	if (is_leased(many, bucket_keep_lease(many->bucket)))
+		show_all(many);
+	put_back_alone(many);
+	end_many(many);
 }

@@ -222,8 +222,6 @@ bucket_close(FileStore *store)
 	}
 	if (bucket->lanes != NULL)
 		pfree(bucket->lanes);
-	if (bucket->expected != NULL)
-		pfree(bucket->expected);
 	explicit_bzero(&bucket->keys, sizeof(bucket->keys));
 	pfree(bucket);
 }
