@@ -121,7 +121,7 @@ typedef struct Bucket
 	bool		conditional;	/* or never, but the server has proven that it
 								 * honours If-Match: see conditional.c */
 	BucketError errors[BUCKET_ERRORS];
-	int			next_error;		/* index of the text that is forgotten next */
+	unsigned int next_error;	/* counts the texts that were forgotten */
 	int64		date;			/* the server's time at its last answer,
 								 * seconds since 1970 */
 	/* see keys.c */

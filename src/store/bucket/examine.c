@@ -24,6 +24,8 @@
 /* seconds after which a canary that a dead process has left is removed */
 #define CANARY_SECONDS	60
 
+#define BRING_KEYS "Bring new keys: those of a session end with it."
+#define CORRECT_KEYS "Correct the keys (audio_cleanup.s3_credentials_file, or the environment of the server), or audio_cleanup.s3_region."
 #define SEE_RIGHTS "docs/buckets.md has the rights that are needed."
 
 typedef struct Examiner
@@ -65,15 +67,6 @@ words(const Examiner *examiner, int errnum, const BucketAnswer *answer)
 	return pstrdup(store_error_text((FileStore *) examiner->bucket, errnum));
 }
 
-static bool
-has_code(const BucketAnswer *answer, const char *const *codes)
-{
-	for (; *codes != NULL; codes++)
-		if (strcmp(answer->code, *codes) == 0)
-			return true;
-	return false;
-}
-
 /* Examines whether the server was found, and a safe connection made. */
 static bool
 examine_connection(const Examiner *examiner, const BucketAnswer *answer)
@@ -96,25 +89,36 @@ examine_connection(const Examiner *examiner, const BucketAnswer *answer)
 				"plain HTTP, on this machine");
 }
 
+/* The codes of a server that does not accept a signature. */
+static const struct
+{
+	const char *code;
+	const char *hint;			/* NULL: the clocks differ */
+}			refusals[] = {
+	{"ExpiredToken", BRING_KEYS},
+	{"ExpiredTokenException", BRING_KEYS},
+	{"SignatureDoesNotMatch", CORRECT_KEYS},
+	{"InvalidAccessKeyId", CORRECT_KEYS},
+	{"InvalidToken", CORRECT_KEYS},
+	{"InvalidClientTokenId", CORRECT_KEYS},
+	{"AuthorizationHeaderMalformed", CORRECT_KEYS},
+	{"InvalidSecurity", CORRECT_KEYS},
+	{"RequestTimeTooSkewed"},
+	{"RequestExpired"}
+};
+
 /* Examines whether the server accepts our keys, and whether the clocks agree. */
 static bool
 examine_signature(const Examiner *examiner, const BucketAnswer *answer)
 {
-	static const char *const expired[] = {"ExpiredToken", "ExpiredTokenException", NULL};
-	static const char *const unknown[] = {
-		"SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "InvalidClientTokenId",
-		"AuthorizationHeaderMalformed", "InvalidSecurity", NULL
-	};
-	static const char *const skewed[] = {"RequestTimeTooSkewed", "RequestExpired", NULL};
 	int64		skew = examiner->bucket->date != 0 ? examiner->bucket->date - (int64) time(NULL) : 0;
 
-	if (has_code(answer, expired))
-		return wrong(examiner, "s3_signature", answer->error, "Bring new keys: those of a session end with it.");
-	if (has_code(answer, unknown))
-		return wrong(examiner, "s3_signature", answer->error,
-					 "Correct the keys (audio_cleanup.s3_credentials_file, or the environment of the server), or audio_cleanup.s3_region.");
-	if (has_code(answer, skewed))
+	for (int i = 0; i < lengthof(refusals); i++)
 	{
+		if (strcmp(answer->code, refusals[i].code) != 0)
+			continue;
+		if (refusals[i].hint != NULL)
+			return wrong(examiner, "s3_signature", answer->error, refusals[i].hint);
 		fine(examiner, "s3_signature", "the server knows the key");
 		return wrong(examiner, "s3_clock", answer->error, "Set the clock of this machine right.");
 	}

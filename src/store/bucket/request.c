@@ -46,18 +46,12 @@
 int
 bucket_note(Bucket *bucket, int errnum, const char *error)
 {
-	BucketError *slot;
-	int			i;
+	BucketError *slot = bucket->errors;
 
-	for (i = 0; i < BUCKET_ERRORS; i++)
-		if (bucket->errors[i].errnum == errnum)
-			break;
-	if (i == BUCKET_ERRORS)
-	{
-		i = bucket->next_error;
-		bucket->next_error = (i + 1) % BUCKET_ERRORS;
-	}
-	slot = &bucket->errors[i];
+	while (slot < &bucket->errors[BUCKET_ERRORS] && slot->errnum != errnum)
+		slot++;
+	if (slot == &bucket->errors[BUCKET_ERRORS])
+		slot = &bucket->errors[bucket->next_error++ % BUCKET_ERRORS];
 	slot->errnum = errnum;
 	if (error == NULL)
 		error = strerror(errnum);
