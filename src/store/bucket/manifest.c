@@ -182,10 +182,8 @@ bucket_trash_runs(FileStore *store, int64 *runs, int max)
 struct TrashWalk
 {
 	Bucket	   *bucket;
-	int64		run_id;
-	MemoryContext context;		/* has the memory of the walk */
-	MemoryContext page;			/* of the files of one manifest */
-	bool		is_begun;
+	MemoryContext page;			/* has the files of one manifest */
+	int			errnum;			/* of the list of manifests */
 	List	   *manifests;		/* keys (char *) of manifests still to be read */
 	VersionsAsk *files;			/* files of the manifest */
 	bool	   *in_trash;		/* whether each of them lies in the trash */
@@ -201,12 +199,15 @@ struct TrashWalk
 TrashWalk *
 bucket_begin_trash(Bucket *bucket, int64 run_id, MemoryContext context)
 {
-	TrashWalk  *walk = MemoryContextAllocZero(context, sizeof(TrashWalk));
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	TrashWalk  *walk = palloc0(sizeof(TrashWalk));
+	char		prefix[BUCKET_KEY_MAX + 1];
 
+	manifest_key(bucket, run_id, "", prefix);
 	walk->bucket = bucket;
-	walk->run_id = run_id;
-	walk->context = context;
+	walk->errnum = list_keys(bucket, prefix, false, &walk->manifests);
 	walk->page = AllocSetContextCreate(context, "audio_cleanup files of a manifest", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(caller);
 	return walk;
 }
 
@@ -315,24 +316,10 @@ read_manifest(TrashWalk *walk, const char *key)
 	return errnum;
 }
 
-static int
-begin_manifests(TrashWalk *walk)
-{
-	MemoryContext caller = MemoryContextSwitchTo(walk->context);
-	char		prefix[BUCKET_KEY_MAX + 1];
-	int			errnum;
-
-	walk->is_begun = true;
-	manifest_key(walk->bucket, walk->run_id, "", prefix);
-	errnum = list_keys(walk->bucket, prefix, false, &walk->manifests);
-	MemoryContextSwitchTo(caller);
-	return errnum;
-}
-
 int
 bucket_next_in_trash(TrashWalk *walk, const char **path)
 {
-	int			errnum = walk->is_begun ? 0 : begin_manifests(walk);
+	int			errnum = walk->errnum;
 
 	*path = NULL;
 	walk->bucket->in_trash = NULL;

@@ -55,7 +55,6 @@ typedef struct BucketWalk
 	Bucket	   *bucket;
 	MemoryContext context;		/* has all that the walk allocates */
 	bool		recurse;
-	bool		is_begun;
 	int			errnum;			/* not 0 once the walk has failed */
 	WalkRange	ranges[BUCKET_PAGES];
 	int			n_ranges;
@@ -75,12 +74,6 @@ begin_walk(Bucket *bucket, bool recurse)
 	walk->context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup walk of a bucket",
 										  ALLOCSET_DEFAULT_SIZES);
 	return walk;
-}
-
-TreeWalk *
-bucket_walk_begin(FileStore *store, bool recurse)
-{
-	return (TreeWalk *) begin_walk(bucket_of(store), recurse);
 }
 
 TreeWalk *
@@ -264,15 +257,15 @@ divide(BucketWalk *walk)
 	return 0;
 }
 
-static int
-begin_ranges(BucketWalk *walk)
+TreeWalk *
+bucket_walk_begin(FileStore *store, bool recurse)
 {
-	int			errnum = divide(walk);
+	BucketWalk *walk = begin_walk(bucket_of(store), recurse);
 
-	for (int i = 0; errnum == 0 && i < walk->n_ranges; i++)
-		errnum = send_for_page(walk, &walk->ranges[i]);
-	walk->is_begun = true;
-	return errnum;
+	walk->errnum = divide(walk);
+	for (int i = 0; walk->errnum == 0 && i < walk->n_ranges; i++)
+		walk->errnum = send_for_page(walk, &walk->ranges[i]);
+	return (TreeWalk *) walk;
 }
 
 static void
@@ -379,8 +372,6 @@ bucket_walk_next(TreeWalk *base, const char **path)
 	*path = NULL;
 	if (walk->trash != NULL)
 		return next_in_trash(walk, path);
-	if (!walk->is_begun)
-		walk->errnum = begin_ranges(walk);
 	while (walk->errnum == 0)
 	{
 		if ((range = next_range(walk)) == NULL)
