@@ -259,8 +259,11 @@ extern bool bucket_sleep(int ms);
  */
 extern bool bucket_rest_if_listed_again(char removed[BUCKET_ID_SIZE], const char *listed, int *tries);
 
-/* Appends `text`, encoded, to the text `target` of `size` bytes.  Returns false if there is no room. */
-extern bool bucket_encode(char *target, size_t size, const char *text);
+/*
+ * Appends `text`, encoded, to the text `target` of `size` bytes; a "/" is not
+ * encoded in a path.  Returns false if there is no room.
+ */
+extern bool bucket_encode(char *target, size_t size, const char *text, bool is_path);
 
 /*
  * Appends the parameters, encoded, to the text `target`, with `before` before

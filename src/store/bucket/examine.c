@@ -170,16 +170,11 @@ static bool
 examine_list(const Examiner *examiner, bool keeps_versions)
 {
 	const char *prefix = examiner->bucket->prefix;
-	const BucketCall list = {
-		.method = "GET",.once = true,
-		.query = {{"encoding-type", "url"}, {"list-type", "2"}, {"max-keys", "1"}, {"prefix", prefix}}
-	};
-	const BucketCall list_versions = {
-		.method = "GET",.once = true,
-		.query = {{"encoding-type", "url"}, {"max-keys", "1"}, {"prefix", prefix}, {"versions", ""}}
-	};
+	BucketCall	list = bucket_list_call("", false, prefix, NULL);
+	BucketCall	list_versions = bucket_versions_call(prefix);
 	const char *error;
 
+	list.once = list_versions.once = true;
 	if (!try_call(examiner, &list, 0, &error))
 		return wrong(examiner, "s3_list", psprintf("files cannot be listed: %s", error),
 					 "The user needs s3:ListBucket; " SEE_RIGHTS);

@@ -67,7 +67,7 @@ append_file(StringInfo body, const SeenFile *file)
 	char		date[32];
 
 	(void) pg_strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%SZ", pg_gmtime(&modified));
-	(void) bucket_encode(path, sizeof(path), file->path);
+	(void) bucket_encode(path, sizeof(path), file->path, false);
 	appendStringInfo(body, "<Version><Key>%s</Key>", path);
 	bucket_append_element(body, "VersionId", file->version);
 	bucket_append_element(body, "ETag", file->etag);

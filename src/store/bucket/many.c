@@ -237,22 +237,9 @@ item_of(const Portion *portion, int number)
 	return &portion->many->items[portion->numbers[number]];
 }
 
-/* Picks the items that the step is for.  Returns their number. */
-static int
-pick_items(Portion *portion, const Step *step)
-{
-	portion->step = step;
-	portion->n_picked = 0;
-	portion->numbers = palloc(sizeof(int) * portion->n);
-	for (int i = portion->first; i < portion->first + portion->n; i++)
-		if (portion->many->items[i].todo & step->todo)
-			portion->numbers[portion->n_picked++] = i;
-	return portion->n_picked;
-}
-
 /*
  * Takes the versions of an item.  A file that is to be put back, and whose
- * newest version the server fails to show, is odd.
+ * newest version the server fails to show, is put back by itself.
  */
 static void
 take_versions(void *arg, int ask, int errnum, const KeyVersions *versions)
@@ -337,7 +324,6 @@ static bool
 enter_step(Portion *portion, const Step *step, BucketCalls *calls)
 {
 	MemoryContext caller;
-	bool		begun;
 
 	if (portion->context == NULL)
 		portion->context = AllocSetContextCreate(portion->many->context, "audio_cleanup step of files",
@@ -345,15 +331,20 @@ enter_step(Portion *portion, const Step *step, BucketCalls *calls)
 	MemoryContextReset(portion->context);
 	calls->context = portion->context;
 	caller = MemoryContextSwitchTo(portion->context);
-	begun = pick_items(portion, step) > 0;
-	if (begun && step->look != NULL)
+	portion->step = step;
+	portion->n_picked = 0;
+	portion->numbers = palloc(sizeof(int) * portion->n);
+	for (int i = portion->first; i < portion->first + portion->n; i++)
+		if (portion->many->items[i].todo & step->todo)
+			portion->numbers[portion->n_picked++] = i;
+	if (portion->n_picked > 0 && step->look != NULL)
 		begin_listing(portion, calls);
-	else if (begun && step->take != NULL)
+	else if (portion->n_picked > 0 && step->take != NULL)
 		begin_removals(portion, calls);
-	else if (begun)
+	else if (portion->n_picked > 0)
 		begin_manifest(portion, calls);
 	MemoryContextSwitchTo(caller);
-	return begun;
+	return portion->n_picked > 0;
 }
 
 static bool

@@ -71,9 +71,8 @@ is_unreserved(unsigned char c)
 		c == '-' || c == '.' || c == '_' || c == '~';
 }
 
-/* Appends `text` to `target`, with escapes; a "/" is escaped in a query but not in a path. */
-static bool
-encode(char *target, size_t size, const char *text, bool is_path)
+bool
+bucket_encode(char *target, size_t size, const char *text, bool is_path)
 {
 	size_t		length = strlen(target);
 
@@ -94,12 +93,6 @@ encode(char *target, size_t size, const char *text, bool is_path)
 }
 
 bool
-bucket_encode(char *target, size_t size, const char *text)
-{
-	return encode(target, size, text, false);
-}
-
-bool
 bucket_encode_query(char *target, size_t size, const BucketParameter *parameters, const char *before)
 {
 	for (; parameters->name != NULL; parameters++)
@@ -109,7 +102,7 @@ bucket_encode_query(char *target, size_t size, const BucketParameter *parameters
 		strlcat(target, before, size);
 		strlcat(target, parameters->name, size);
 		strlcat(target, "=", size);
-		if (!encode(target, size, parameters->value, false))
+		if (!bucket_encode(target, size, parameters->value, false))
 			return false;
 		before = "&";
 	}
@@ -120,7 +113,7 @@ static bool
 make_url(const Bucket *bucket, const BucketCall *call, char url[BUCKET_URL_SIZE])
 {
 	snprintf(url, BUCKET_URL_SIZE, "%s/", bucket->root);
-	return (call->key == NULL || encode(url, BUCKET_URL_SIZE, call->key, true)) &&
+	return (call->key == NULL || bucket_encode(url, BUCKET_URL_SIZE, call->key, true)) &&
 		bucket_encode_query(url, BUCKET_URL_SIZE, call->query, "?");
 }
 
@@ -466,9 +459,9 @@ bucket_copy(Bucket *bucket, const char *key, const char *version, const char *ta
 	const BucketCall call = {.method = "PUT",.key = target,.headers = headers,.once = once};
 
 	snprintf(source, sizeof(source), "x-amz-copy-source: /%s/", bucket->name);
-	if (!encode(source, sizeof(source), key, true) ||
+	if (!bucket_encode(source, sizeof(source), key, true) ||
 		(version != NULL && (strlcat(source, "?versionId=", sizeof(source)) >= sizeof(source) ||
-							 !encode(source, sizeof(source), version, false))))
+							 !bucket_encode(source, sizeof(source), version, false))))
 		return bucket_note(bucket, ENAMETOOLONG, NULL);
 	return bucket_ask(bucket, &call, answer);
 }
