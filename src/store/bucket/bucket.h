@@ -251,15 +251,6 @@ extern bool bucket_rest(int try);
 extern bool bucket_sleep(int ms);
 
 /*
- * A list may still have a version that the server has removed.  `removed` is
- * the version that was removed last, or "", and `listed` the version that is to
- * be removed now.  Rests if both are the same version, else keeps `listed` in
- * `removed`.  Returns false if a version is listed again too often: *tries
- * counts that, from 0.
- */
-extern bool bucket_rest_if_listed_again(char removed[BUCKET_ID_SIZE], const char *listed, int *tries);
-
-/*
  * Appends `text`, encoded, to the text `target` of `size` bytes; a "/" is not
  * encoded in a path.  Returns false if there is no room.
  */
@@ -405,6 +396,22 @@ extern void bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, int
  * Returns 0, also if there is no such version, or an errno.
  */
 extern int	bucket_remove_version(Bucket *bucket, const char *key, const char *version, bool leased);
+
+/* The version that was removed last, "" at first, and how often a list still had this version. */
+typedef struct RemovedVersion
+{
+	char		version[BUCKET_ID_SIZE];
+	int			tries;
+} RemovedVersion;
+
+/*
+ * Removes the version `listed`, which a list has, as bucket_remove_version()
+ * does.  A list may still have a version that the server has removed: rests
+ * then, and returns EIO if that happens too often.  `listed` may be a part of
+ * the list, which does not outlive the call.
+ */
+extern int	bucket_remove_listed(Bucket *bucket, const char *key, const char *listed, bool leased,
+								 RemovedVersion *removed);
 
 /*
  * Returns whether the answer to a deletion says that the object, or the

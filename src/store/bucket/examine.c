@@ -250,8 +250,7 @@ static int
 remove_leftovers(Bucket *bucket, const char *key)
 {
 	KeyVersions versions;
-	char		version[BUCKET_ID_SIZE] = "";
-	int			tries = 0;
+	RemovedVersion removed = {""};
 	int			errnum;
 
 	for (;;)
@@ -263,9 +262,7 @@ remove_leftovers(Bucket *bucket, const char *key)
 		oldest = &versions.entries[versions.n - 1];
 		if (bucket->date - oldest->modified <= CANARY_SECONDS)
 			return 0;
-		if (!bucket_rest_if_listed_again(version, oldest->version, &tries))
-			return bucket_note(bucket, EIO, "the server still lists a version that it has removed");
-		if ((errnum = bucket_remove_version(bucket, key, version, false)) != 0)
+		if ((errnum = bucket_remove_listed(bucket, key, oldest->version, false, &removed)) != 0)
 			return errnum;
 	}
 }

@@ -38,6 +38,7 @@ begin(Job *job, FileStore *store, const char *path, const FileIdentity *expected
 {
 	int			errnum;
 
+	memset(job, 0, sizeof(*job));
 	job->bucket = bucket_of(store);
 	job->expected = expected;
 	errnum = bucket_key(job->bucket, path, job->key);
@@ -46,26 +47,12 @@ begin(Job *job, FileStore *store, const char *path, const FileIdentity *expected
 	return fail(errnum, "could not accept path");
 }
 
-/* Does the work of begin(), under the lease. */
-static FileResult
-begin_change(Job *job, FileStore *store, const char *path, const FileIdentity *expected)
-{
-	FileResult	result = bucket_keep_lease(bucket_of(store));
-
-	memset(&job->versions, 0, sizeof(job->versions));
-	return result.outcome == FILE_OK ? begin(job, store, path, expected) : result;
-}
-
 /* Removes the newest version, a marker, under the lease. */
 static FileResult
-remove_newest(Job *job)
+remove_newest(Job *job, RemovedVersion *removed)
 {
-	char		version[BUCKET_ID_SIZE];
-	int			errnum;
+	int			errnum = bucket_remove_listed(job->bucket, job->key, job->versions.entries[0].version, true, removed);
 
-	/* the list lasts only until the next call */
-	strlcpy(version, job->versions.entries[0].version, sizeof(version));
-	errnum = bucket_remove_version(job->bucket, job->key, version, true);
 	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, "could not put back file");
 }
 
@@ -125,6 +112,7 @@ show_again(Job *job)
 	const BucketCall call = {.method = "DELETE",.key = job->key,.once = true,.leased = true};
 	const BucketAnswer *answer;
 	FileResult	result = {FILE_FAILED, EIO, "could not put back file"};
+	RemovedVersion removed = {""};
 
 	for (int try = 0; try < MAX_TRIES && job->versions.none_is_current && job->versions.n > 0; try++)
 	{
@@ -134,7 +122,7 @@ show_again(Job *job)
 			return fail(errnum, "could not put back file");
 		result = list(job);
 		if (result.outcome == FILE_OK && job->versions.entries[0].is_marker)
-			result = remove_newest(job);
+			result = remove_newest(job, &removed);
 		if (result.outcome == FILE_OK)
 			result = list(job);
 	}
@@ -149,16 +137,13 @@ static FileResult
 unhide(Job *job)
 {
 	FileResult	result = come_to(FILE_OK);
-	char		removed[BUCKET_ID_SIZE] = "";
-	int			tries = 0;
+	RemovedVersion removed = {""};
 
 	while (result.outcome == FILE_OK && job->versions.at > 0)
 	{
 		if (bucket_is_present(&job->versions))
 			return come_to(FILE_OCCUPIED);
-		if (!bucket_rest_if_listed_again(removed, job->versions.entries[0].version, &tries))
-			return fail(bucket_note(job->bucket, EIO, "the server still lists a marker that it has removed"), "could not put back file");
-		result = remove_newest(job);
+		result = remove_newest(job, &removed);
 		if (result.outcome == FILE_OK)
 			result = list(job);
 		if (job->versions.none_is_current)
@@ -289,8 +274,11 @@ bucket_put_back_as(FileStore *store, int64 run_id, const char *path, const char 
 				   const FileIdentity *expected)
 {
 	Job			job;
-	FileResult	result = begin_change(&job, store, path, expected);
+	FileResult	result = bucket_keep_lease(bucket_of(store));
 
+	if (result.outcome != FILE_OK)
+		return result;
+	result = begin(&job, store, path, expected);
 	if (job.versions.none_is_current && job.versions.at == 0)
 		return show_again(&job);
 	if (result.outcome != FILE_OK)

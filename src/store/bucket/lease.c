@@ -95,8 +95,7 @@ judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
 	static const char failure[] = "could not look at the lease";
 	KeyVersions versions;
 	BucketEntry oldest;
-	char		removed[BUCKET_ID_SIZE] = "";
-	int			tries = 0;
+	RemovedVersion removed = {""};
 	int			errnum;
 
 	for (;;)
@@ -114,9 +113,7 @@ judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
 		/* younger versions do not have the lease */
 		if (!remove)
 			return come_to(FILE_OK);
-		if (!bucket_rest_if_listed_again(removed, oldest.version, &tries))
-			return fail(bucket_note(bucket, EIO, "the server still lists a version that it has removed"), failure);
-		if ((errnum = bucket_remove_version(bucket, key, oldest.version, false)) != 0)
+		if ((errnum = bucket_remove_listed(bucket, key, oldest.version, false, &removed)) != 0)
 			return fail(errnum, failure);
 	}
 }

@@ -64,20 +64,18 @@ bucket_remove_version(Bucket *bucket, const char *key, const char *version, bool
 	return errnum != 0 ? errnum : errno_of_deletion(bucket, answer, true);
 }
 
-bool
-bucket_rest_if_listed_again(char removed[BUCKET_ID_SIZE], const char *listed, int *tries)
+int
+bucket_remove_listed(Bucket *bucket, const char *key, const char *listed, bool leased, RemovedVersion *removed)
 {
-	if (strcmp(removed, listed) == 0)
-	{
-		if (*tries == MAX_TRIES)
-			return false;
+	if (strcmp(removed->version, listed) != 0)
+		removed->tries = 0;
+	else if (removed->tries == MAX_TRIES)
+		return bucket_note(bucket, EIO, "the server still lists a version that it has removed");
+	else
 		/* an interrupt that is pending ends the next request */
-		(void) bucket_rest((*tries)++);
-		return true;
-	}
-	*tries = 0;
-	strlcpy(removed, listed, BUCKET_ID_SIZE);
-	return true;
+		(void) bucket_rest(removed->tries++);
+	strlcpy(removed->version, listed, sizeof(removed->version));
+	return bucket_remove_version(bucket, key, removed->version, leased);
 }
 
 
