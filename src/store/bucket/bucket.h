@@ -357,6 +357,9 @@ typedef struct KeyVersions
 extern int	bucket_list_versions(Bucket *bucket, const char *key, const FileIdentity *expected,
 								 KeyVersions *versions);
 
+/* Returns the index of a version or marker in the list, or -1. */
+extern int	bucket_find_version(const KeyVersions *versions, const char *id);
+
 /*
  * Returns the call for the versions of the keys that begin with `prefix`, a
  * thousand at most.

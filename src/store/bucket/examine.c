@@ -232,16 +232,6 @@ bucket_examine(FileStore *store, StoreFindingSink sink, void *arg)
 
 /* ------------------------------------------------------------------ canary --- */
 
-/* Returns the index of a version or marker in the list, or -1. */
-static int
-find_version(const KeyVersions *versions, const char *id)
-{
-	for (int i = 0; i < versions->n; i++)
-		if (strcmp(versions->entries[i].version, id) == 0)
-			return i;
-	return -1;
-}
-
 /*
  * Removes versions that earlier canaries have left, so that a user who may not
  * delete does not leave another canary each time.  Returns 0 or an errno.
@@ -282,8 +272,8 @@ expect_versions(Bucket *bucket, const char *key, const char *version, const char
 
 	if (errnum != 0)
 		return errnum;
-	at = find_version(&versions, version);
-	marker_at = find_version(&versions, marker);
+	at = bucket_find_version(&versions, version);
+	marker_at = bucket_find_version(&versions, marker);
 	if (present && (marker_at < 0 || at < marker_at || !versions.entries[marker_at].is_marker))
 		return bucket_note(bucket, EIO, "a delete makes no marker above the version that it hides");
 	if (!present && (at >= 0 || marker_at >= 0))
@@ -393,7 +383,7 @@ look_for_name(Bucket *bucket, const char *key, const char *version)
 	if (is_listed && version[0] != '\0')
 	{
 		errnum = bucket_list_versions(bucket, key, NULL, &versions);
-		is_listed = errnum == 0 && find_version(&versions, version) >= 0;
+		is_listed = errnum == 0 && bucket_find_version(&versions, version) >= 0;
 	}
 	if (errnum == 0 && !is_listed)
 		errnum = bucket_note(bucket, EIO, "the list has another name than the object");

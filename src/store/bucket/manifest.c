@@ -397,9 +397,9 @@ remove_manifests(Bucket *bucket, int64 run_id)
 	bool		failed = false;
 	bool		more;
 
-	if (list_manifests(bucket, run_id, &answer) != 0)
+	if (list_manifests(bucket, run_id, &answer) != 0 || answer->n_entries == 0)
 		return false;
-	more = answer->truncated && answer->n_entries > 0;
+	more = answer->truncated;
 	bucket_remove_many(bucket, take_removals(answer), answer->n_entries, take_removed, &failed, &calls);
 	return bucket_keep_lease(bucket).outcome == FILE_OK && bucket_call_many(bucket, &calls) == 0 && !failed && more;
 }

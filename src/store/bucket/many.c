@@ -625,10 +625,7 @@ find_marker(const Item *item, const KeyVersions *versions)
 		return versions->at - 1;
 	if (item->marker == NULL)
 		return item->made && hides_stranger(versions) ? 0 : -1;
-	for (int i = 0; i < versions->n; i++)
-		if (versions->entries[i].is_marker && strcmp(versions->entries[i].version, item->marker) == 0)
-			return i;
-	return -1;
+	return bucket_find_version(versions, item->marker);
 }
 
 /*

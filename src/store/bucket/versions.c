@@ -149,6 +149,15 @@ bucket_list_versions(Bucket *bucket, const char *key, const FileIdentity *expect
 	return select_versions(bucket, answer, key, expected, versions);
 }
 
+int
+bucket_find_version(const KeyVersions *versions, const char *id)
+{
+	for (int i = 0; i < versions->n; i++)
+		if (strcmp(versions->entries[i].version, id) == 0)
+			return i;
+	return -1;
+}
+
 
 /* --------------------------------------------------------------- many keys --- */
 
