@@ -382,8 +382,8 @@ typedef void (*VersionsSink) (void *arg, int ask, int errnum, const KeyVersions 
 /*
  * Adds the calls to `calls` that list the versions of `n` keys, which come in
  * ascending order.  `per_key` is the usual number of versions and markers of a
- * key: the pages of a list are as large as this number needs.  The sink is
- * called once for each key, in any order.
+ * key: the pages of a list are as large as this number needs; with 0, each key is
+ * asked for by its name.  The sink is called once for each key, in any order.
  */
 extern void bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, int per_key,
 							 VersionsSink sink, void *arg, BucketCalls *calls);

@@ -39,6 +39,9 @@
 #define UNCOVERED	1
 #define COVERED		2
 
+/* a file is asked for by its name */
+#define BY_NAME		0
+
 /* What is to be done next for a file, in the order of the way of a file.  Several of these are a set. */
 typedef enum Todo
 {
@@ -896,22 +899,22 @@ take_located(Many *many, Item *item, const KeyVersions *versions)
 	settle(item, come_to(FILE_OK));
 }
 
-static const Step locating[] = {{LOOK, COVERED, take_located}};
-
 FilePlace
 bucket_locate(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected,
 			  bool mend, int *errnum)
 {
+	static const Step locating = {LOOK, BY_NAME, take_located};
+	static const Step mending = {LOOK, BY_NAME, take_condemned};
 	StoreFile	file = {path,.expected = expected};
 	Many	   *many = begin_many(store, run_id, &file, 1);
 
-	(void) take_step(many, &locating[0]);
+	(void) take_step(many, &locating);
 	/* what was listed before the lease was taken may not be true any more */
 	if (mend && file.place == PLACE_UNFINISHED)
 	{
 		file.place = PLACE_UNKNOWN;
 		many->items[0].todo = LOOK;
-		if (is_leased(many, bucket_keep_lease(many->bucket)) && take_step(many, &hiding[0]) == 0)
+		if (is_leased(many, bucket_keep_lease(many->bucket)) && take_step(many, &mending) == 0)
 			show_strangers(many);
 	}
 	end_many(many);
@@ -922,12 +925,13 @@ bucket_locate(FileStore *store, int64 run_id, const char *path, const FileIdenti
 void
 bucket_locate_many(FileStore *store, int64 run_id, StoreFile *files, int n)
 {
+	static const Step locating = {LOOK, COVERED, take_located};
 	Many	   *many;
 
 	if (n == 0)
 		return;
 	many = begin_many(store, run_id, files, n);
-	(void) go_way(many, locating, lengthof(locating), "could not list versions of file");
+	(void) go_way(many, &locating, 1, "could not list versions of file");
 	end_many(many);
 }
 

@@ -348,20 +348,20 @@ bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, int per_key,
 				 VersionsSink sink, void *arg, BucketCalls *calls)
 {
 	Listing    *listing = MemoryContextAlloc(calls->context, sizeof(Listing));
+	int			size;
 
 	/*
 	 * for a server a page of ten entries is hardly less work than a page of a
 	 * thousand
 	 */
-	int			size = Max((n + bucket->n_parallel - 1) / bucket->n_parallel, (PAGE_MAX - PAGE_SPARE) / per_key);
-
+	size = Max((n + bucket->n_parallel - 1) / bucket->n_parallel, (PAGE_MAX - PAGE_SPARE) / Max(per_key, 1));
 	*listing = (Listing)
 	{
 		bucket, calls, asks, per_key, sink, arg
 	};
-	if (n == 1)
-		ask_by_name(listing, 0);
-	for (int first = 0; n > 1 && first < n; first += size)
+	for (int i = 0; i < n && per_key == 0; i++)
+		ask_by_name(listing, i);
+	for (int first = 0; first < n && per_key > 0; first += size)
 	{
 		Range	   *range = MemoryContextAllocZero(calls->context, sizeof(Range));
 
