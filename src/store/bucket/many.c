@@ -4,8 +4,7 @@
  *	  Looks at, captures and destroys many files of a bucket at a time.
  *
  * bucket.h says what happens to each file.  Here one request serves many
- * files, and portions of files go through stages, see
- * bucket_run_pipeline():
+ * files, and portions of files go through stages (bucket_run_pipeline()):
  *
  *	capture		the versions are read, and written into a manifest; the markers
  *				are made, the versions are read again, and the markers that hide
