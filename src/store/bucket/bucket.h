@@ -30,6 +30,7 @@
 
 #include <errno.h>
 
+#include "lib/ilist.h"
 #include "lib/stringinfo.h"
 
 #include "src/store/bucket/http.h"
@@ -40,14 +41,6 @@
 
 /* a URL: scheme, host and bucket, two keys and a token of which each byte is escaped, names of parameters */
 #define BUCKET_URL_SIZE		(512 + 3 * (2 * BUCKET_KEY_MAX + BUCKET_TOKEN_SIZE) + 512)
-
-/* A file that was looked at beforehand: see store_expect(). */
-typedef struct ExpectedFile
-{
-	const char *path;
-	FileResult	result;
-	FileIdentity identity;
-} ExpectedFile;
 
 /* The last texts about failures, one for each errno: see store_error_text(). */
 #define BUCKET_ERRORS	8
@@ -128,7 +121,7 @@ typedef struct Bucket
 	bool		conditional;	/* or never, but the server has proven that it
 								 * honours If-Match: see conditional.c */
 	BucketError errors[BUCKET_ERRORS];
-	int			next_error;		/* index of the text that is forgotten next */
+	unsigned int next_error;	/* counts the texts that were forgotten */
 	int64		date;			/* the server's time at its last answer,
 								 * seconds since 1970 */
 	/* see keys.c */
@@ -148,9 +141,8 @@ typedef struct Bucket
 	/* the file that a walk of the trash has passed on, or NULL */
 	const char *in_trash;
 	FileIdentity in_trash_identity;
-	/* see store_expect() */
-	int			n_expected;
-	ExpectedFile *expected;		/* sorted by path */
+	struct Many *expected;		/* files that were looked at beforehand: see
+								 * store_expect(); or NULL */
 } Bucket;
 
 static inline Bucket *
@@ -208,37 +200,36 @@ extern int	bucket_ask(Bucket *bucket, const BucketCall *call, const BucketAnswer
 extern int	bucket_copy(Bucket *bucket, const char *key, const char *version, const char *target, bool once,
 						const BucketAnswer **answer);
 
-/*
- * Many requests.  next() fills *call, which is empty, with the next call for a lane, a number
- * from 0 to bucket->n_parallel - 1, and returns true; false if there is no
- * call now.  take() gets the outcome of the call, with the values that
- * bucket_call() would return; with an errnum, `answer` may be NULL.  The texts
- * of a call must last until its take(), which comes before next() is called
- * again for that lane.  is_over() returns whether there is no further call, and
- * all calls were taken; only a pipeline needs this function.
- */
+/* Gets the outcome of a call, with the values that bucket_call() would return; with an errnum, `answer` may be NULL. */
+typedef void (*BucketTake) (void *arg, int errnum, const BucketAnswer *answer);
+
+/* A queue of calls.  All is 0 at first except the memory context. */
 typedef struct BucketCalls
 {
-	bool		(*next) (void *arg, int lane, BucketCall *call);
-	void		(*take) (void *arg, int lane, int errnum, const BucketAnswer *answer);
-	bool		(*is_over) (const void *arg);
-	void	   *arg;
+	MemoryContext context;		/* has the memory of the calls */
+	dlist_head	waiting;		/* calls that were not begun */
+	int			n_open;			/* calls whose outcome was not taken */
 } BucketCalls;
 
 /*
- * Makes many calls, bucket->n_parallel at a time at most.  Returns 0 when all
- * have been taken; or an errno, and then calls that were on their way are not
- * taken.
+ * Adds a call to the queue; a BucketTake of a call of this queue may do so,
+ * too.  The texts of the call must last until its outcome was taken.
  */
-extern int	bucket_call_many(Bucket *bucket, const BucketCalls *calls);
+extern void bucket_add_call(BucketCalls *calls, const BucketCall *call, BucketTake take, void *arg);
 
 /*
- * Leads `n` portions of files through stages.  advance() ends the stage of the
- * portion, if any, and begins the next stage: sets *calls to the calls of the
+ * Makes the calls of the queue, bucket->n_parallel at a time at most.  Returns
+ * 0 when the outcomes of all have been taken; or an errno, and then the
+ * outcomes of calls that were on their way, or not begun, are not taken.
+ */
+extern int	bucket_call_many(Bucket *bucket, BucketCalls *calls);
+
+/*
+ * Leads `n` portions of files through stages.  advance() is called when no call
+ * of the portion is open, first at its beginning: adds the calls of the next
  * stage, and returns false if there is no further stage.  Stages of several
  * portions are under way at a time; earlier portions go first.  Returns 0 when
- * all portions are at their end; or an errno, as bucket_call_many(): then some
- * portions are not at their end, and their stages have not been ended.
+ * all portions are at their end; or an errno, as bucket_call_many().
  */
 typedef bool (*BucketAdvance) (void *arg, int portion, BucketCalls *calls);
 extern int	bucket_run_pipeline(Bucket *bucket, int n, BucketAdvance advance, void *arg);
@@ -260,16 +251,10 @@ extern bool bucket_rest(int try);
 extern bool bucket_sleep(int ms);
 
 /*
- * A list may still have a version that the server has removed.  `removed` is
- * the version that was removed last, or "", and `listed` the version that is to
- * be removed now.  Rests if both are the same version, else keeps `listed` in
- * `removed`.  Returns false if a version is listed again too often: *tries
- * counts that, from 0.
+ * Appends `text`, encoded, to the text `target` of `size` bytes; a "/" is not
+ * encoded in a path.  Returns false if there is no room.
  */
-extern bool bucket_rest_if_listed_again(char removed[BUCKET_ID_SIZE], const char *listed, int *tries);
-
-/* Appends `text`, encoded, to the text `target` of `size` bytes.  Returns false if there is no room. */
-extern bool bucket_encode(char *target, size_t size, const char *text);
+extern bool bucket_encode(char *target, size_t size, const char *text, bool is_path);
 
 /*
  * Appends the parameters, encoded, to the text `target`, with `before` before
@@ -344,6 +329,9 @@ extern bool bucket_renew_keys(Bucket *bucket, const BucketAnswer *answer, int us
  */
 extern int	bucket_key(Bucket *bucket, const char *path, char key[BUCKET_KEY_MAX + 1]);
 
+/* Sets `key` to the key of an object of ours: the longest prefix leaves room for its path. */
+extern void bucket_own_key(const Bucket *bucket, const char *path, char key[BUCKET_KEY_MAX + 1]);
+
 
 /* ----------
  * versions.c
@@ -369,6 +357,9 @@ typedef struct KeyVersions
 extern int	bucket_list_versions(Bucket *bucket, const char *key, const FileIdentity *expected,
 								 KeyVersions *versions);
 
+/* Returns the index of a version or marker in the list, or -1. */
+extern int	bucket_find_version(const KeyVersions *versions, const char *id);
+
 /*
  * Returns the call for the versions of the keys that begin with `prefix`, a
  * thousand at most.
@@ -389,15 +380,13 @@ typedef struct VersionsAsk
 typedef void (*VersionsSink) (void *arg, int ask, int errnum, const KeyVersions *versions);
 
 /*
- * Returns the calls that list the versions of `n` keys, which come in ascending
- * order; bucket_call_many() or a pipeline makes the calls.  `per_key` is the
- * usual number of versions and markers of a key: the pages of a list are as
- * large as this number needs.  The sink is called once for each key, in any
- * order.  The calls have memory of the current memory context, which must last
- * until they are over.
+ * Adds the calls to `calls` that list the versions of `n` keys, which come in
+ * ascending order.  `per_key` is the usual number of versions and markers of a
+ * key: the pages of a list are as large as this number needs; with 0, each key is
+ * asked for by its name.  The sink is called once for each key, in any order.
  */
-extern BucketCalls bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, int per_key,
-									VersionsSink sink, void *arg);
+extern void bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, int per_key,
+							 VersionsSink sink, void *arg, BucketCalls *calls);
 
 
 /* ----------
@@ -406,10 +395,26 @@ extern BucketCalls bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int
  */
 
 /*
- * Removes the version or marker `version` of `key`.  Returns 0, also if there
- * is no such version, or an errno.
+ * Removes the version or marker `version` of `key`.  `leased`: see BucketCall.
+ * Returns 0, also if there is no such version, or an errno.
  */
-extern int	bucket_remove_version(Bucket *bucket, const char *key, const char *version);
+extern int	bucket_remove_version(Bucket *bucket, const char *key, const char *version, bool leased);
+
+/* The version that was removed last, "" at first, and how often a list still had this version. */
+typedef struct RemovedVersion
+{
+	char		version[BUCKET_ID_SIZE];
+	int			tries;
+} RemovedVersion;
+
+/*
+ * Removes the version `listed`, which a list has, as bucket_remove_version()
+ * does.  A list may still have a version that the server has removed: rests
+ * then, and returns EIO if that happens too often.  `listed` may be a part of
+ * the list, which does not outlive the call.
+ */
+extern int	bucket_remove_listed(Bucket *bucket, const char *key, const char *listed, bool leased,
+								 RemovedVersion *removed);
 
 /*
  * Returns whether the answer to a deletion says that the object, or the
@@ -432,28 +437,21 @@ typedef struct BucketRemoval
 								 * later */
 	bool		again;			/* set: the server, or the lease, had no time
 								 * for this removal */
-	char	   *marker;			/* set: palloc'ed id of the marker that was
-								 * made; NULL if the server did not say */
+	const char *marker;			/* set: id of the marker that was made, which
+								 * lasts until the sink returns; NULL if the
+								 * server did not say */
 } BucketRemoval;
 
-/*
- * Makes `n` removals under the lease, by requests of many keys, several at a
- * time.  The removal of a version is tried again; a marker is made once at most.
- * Returns 0, or an errno if not all removals were dealt with.
- */
-extern int	bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n);
+/* Gets the outcome of removals[i]. */
+typedef void (*RemovalSink) (void *arg, int i, const BucketRemoval *removal);
 
 /*
- * Removals as by bucket_remove_many(), each made once, by the calls *calls
- * that bucket_call_many() or a pipeline makes.  bucket_end_removing() gets the
- * result of bucket_call_many().
+ * Adds the calls to `calls` that make `n` removals under the lease, each once,
+ * many by one request.  The sink is called once for each removal whose call was
+ * made, in any order, maybe at once.
  */
-typedef struct BucketRemoving BucketRemoving;
-
-extern BucketRemoving *bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n,
-											 BucketCalls *calls);
-extern void bucket_end_removing(BucketRemoving *removing, int errnum);
-
+extern void bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n,
+							   RemovalSink sink, void *arg, BucketCalls *calls);
 
 
 /* ----------
@@ -509,15 +507,6 @@ bucket_is_captured(const KeyVersions *versions)
 	return versions->at > 0 && versions->entries[versions->at - 1].is_marker;
 }
 
-/*
- * Returns whether a marker hides another version than the expected version: a
- * capture was killed before it could verify the file.
- */
-extern bool bucket_hides_stranger(const KeyVersions *versions);
-
-/* Returns the place of the expected file, by the versions of its key. */
-extern FilePlace bucket_place_of(const KeyVersions *versions);
-
 
 /* ----------
  * manifest.c
@@ -525,25 +514,23 @@ extern FilePlace bucket_place_of(const KeyVersions *versions);
  */
 
 /* A file that is going to be captured; `modified` in seconds since 1970. */
-typedef struct ManifestFile
+typedef struct SeenFile
 {
 	const char *path;
 	const char *version;
 	const char *etag;
 	int64		size;
 	int64		modified;
-} ManifestFile;
+} SeenFile;
 
 /*
- * Writes the files that the run `run_id` is going to capture into the bucket.
- * A pipeline makes the one call of the manifest, *calls.  bucket_end_manifest()
- * returns 0, or an errno: then no file of the manifest may be captured.
+ * Adds the call to `calls` that writes the files which the run `run_id` is
+ * going to capture into the bucket.  `take` gets its outcome:
+ * with an errnum, or without status 200, no file of the manifest may be
+ * captured.
  */
-typedef struct BucketManifest BucketManifest;
-
-extern BucketManifest *bucket_begin_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, int n,
-											 BucketCalls *calls);
-extern int	bucket_end_manifest(BucketManifest *manifest);
+extern void bucket_write_manifest(Bucket *bucket, int64 run_id, const SeenFile *files, int n,
+								  BucketTake take, void *arg, BucketCalls *calls);
 
 /*
  * A walk of the files that a run has captured; `context` has its memory.
@@ -564,22 +551,12 @@ extern void bucket_end_trash(TrashWalk *walk);
  */
 
 /*
- * A file that is deleted if the file still has this ETag, and on some servers
- * this date.
+ * Adds the call to `calls` that deletes a file, under the lease, if the file
+ * still has the ETag and the date that were seen.  Sets *result when the answer
+ * has come: FILE_OK, FILE_REPLACED, FILE_FAILED.
  */
-typedef struct ConditionalDelete
-{
-	const char *key;
-	const char *etag;
-	int64		modified;		/* seconds since 1970 */
-	FileResult	result;			/* set: FILE_OK, FILE_REPLACED, FILE_FAILED */
-} ConditionalDelete;
-
-/*
- * Deletes the `n` files, under the lease.  FILE_FAILED with EAGAIN if there
- * was no time for a file under the lease: the next drain deletes such a file.
- */
-extern void bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files, int n);
+extern void bucket_delete_conditionally(Bucket *bucket, const char *key, const SeenFile *seen, FileResult *result,
+										BucketCalls *calls);
 
 
 /* ----------
@@ -593,8 +570,8 @@ extern void bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files
  */
 extern bool bucket_is_doubtful(const Bucket *bucket, const char *key);
 
-/* Returns what store_expect() has found out about a path, or NULL. */
-extern const ExpectedFile *bucket_expected(const Bucket *bucket, const char *path);
+/* Returns whether store_expect() has looked at the path.  If so, sets *identity and *result to what was found. */
+extern bool bucket_has_expected(Bucket *bucket, const char *path, FileIdentity *identity, FileResult *result);
 
 
 /* ----------

@@ -56,17 +56,6 @@ ask_canary(const Canary *canary, const char *method, const char *etag, const Buc
 	return bucket_call(canary->bucket, &call, answer);
 }
 
-/* Sets *there to whether the canary is there, and whole.  Returns 0 or an errno. */
-static int
-look(const Canary *canary, bool *there)
-{
-	const BucketAnswer *answer;
-	int			errnum = ask_canary(canary, "GET", NULL, &answer);
-
-	*there = errnum == 0 && answer->status == 200 && strcmp(answer->body, canary->text) == 0;
-	return errnum;
-}
-
 /* Writes the canary, and keeps its ETag.  Returns 0 or an errno. */
 static int
 put(Canary *canary)
@@ -83,17 +72,22 @@ put(Canary *canary)
 
 /*
  * Deletes the canary by an ETag.  Sets *refused to whether the server has
- * refused the deletion.  Returns 0 or an errno.
+ * refused the deletion, and *there to whether the canary is still there, and
+ * whole.  Returns 0 or an errno.
  */
 static int
-delete(const Canary *canary, const char *etag, bool *refused)
+delete(const Canary *canary, const char *etag, bool *refused, bool *there)
 {
 	const BucketAnswer *answer;
 	int			errnum = ask_canary(canary, "DELETE", etag, &answer);
 
-	*refused = errnum == 0 && answer->status == 412;
-	if (errnum == 0 && answer->status >= 300 && !*refused)
+	if (errnum != 0)
+		return errnum;
+	*refused = answer->status == 412;
+	if (answer->status >= 300 && !*refused)
 		return bucket_note(canary->bucket, EIO, answer->error);
+	errnum = ask_canary(canary, "GET", NULL, &answer);
+	*there = errnum == 0 && answer->status == 200 && strcmp(answer->body, canary->text) == 0;
 	return errnum;
 }
 
@@ -107,14 +101,10 @@ test_canary(Canary *canary, bool *proven)
 
 	*proven = false;
 	if (errnum == 0)
-		errnum = delete(canary, WRONG_ETAG, &refused);
-	if (errnum == 0)
-		errnum = look(canary, &there);
+		errnum = delete(canary, WRONG_ETAG, &refused, &there);
 	if (errnum != 0 || !refused || !there)
 		return errnum;
-	errnum = delete(canary, canary->etag, &refused);
-	if (errnum == 0)
-		errnum = look(canary, &there);
+	errnum = delete(canary, canary->etag, &refused, &there);
 	*proven = errnum == 0 && !refused && !there;
 	return errnum;
 }
@@ -142,9 +132,8 @@ bucket_prove(FileStore *store, bool *proven)
 		 */
 		snprintf(path, sizeof(path), "%s%016llx", CANARY_PATH, bucket_random());
 		snprintf(canary.text, sizeof(canary.text), "%016llx", bucket_random());
-		errnum = bucket_key(bucket, path, canary.key);
-		if (errnum == 0)
-			errnum = test_canary(&canary, &bucket->conditional);
+		bucket_own_key(bucket, path, canary.key);
+		errnum = test_canary(&canary, &bucket->conditional);
 		if (!bucket->conditional && canary.etag[0] != '\0' && errnum != EINTR)
 			(void) ask_canary(&canary, "DELETE", NULL, &answer);
 	}
@@ -155,90 +144,46 @@ bucket_prove(FileStore *store, bool *proven)
 
 /* ------------------------------------------------------------------- files --- */
 
-/* Files that are deleted, one by each request. */
-typedef struct Deleting
+/* The deletion of a file. */
+typedef struct Deletion
 {
 	Bucket	   *bucket;
-	ConditionalDelete *files;
-	int			n;
-	int			next;
-	struct DeleteLane *lanes;
-} Deleting;
-
-typedef struct DeleteLane
-{
-	int			file;
+	FileResult *result;
 	char		etag[BUCKET_ID_SIZE + 16];
 	char		date[64];
 	const char *headers[3];
-} DeleteLane;
-
-static bool
-next_delete(void *arg, int lane, BucketCall *call)
-{
-	Deleting   *deleting = arg;
-	const ConditionalDelete *file;
-	DeleteLane *on;
-	pg_time_t	modified;
-
-	if (deleting->next == deleting->n || bucket_lease_is_older(deleting->bucket, LEASE_OVER_SECONDS))
-		return false;
-	file = &deleting->files[deleting->next];
-	on = &deleting->lanes[lane];
-	on->file = deleting->next++;
-	snprintf(on->etag, sizeof(on->etag), "if-match: %s", file->etag);
-	modified = file->modified;
-	(void) pg_strftime(on->date, sizeof(on->date), "if-unmodified-since: %a, %d %b %Y %H:%M:%S GMT", pg_gmtime(&modified));
-	on->headers[0] = on->etag;
-	on->headers[1] = on->date;
-	call->method = "DELETE";
-	call->key = file->key;
-	call->headers = on->headers;
-	call->leased = true;
-	return true;
-}
+} Deletion;
 
 /*
  * Takes the outcome of a deletion.  A file that is gone is a success, because a
  * request is repeated if its answer was lost.
  */
 static void
-take_deleted(void *arg, int lane, int errnum, const BucketAnswer *answer)
+take_deleted(void *arg, int errnum, const BucketAnswer *answer)
 {
-	Deleting   *deleting = arg;
-	ConditionalDelete *file = &deleting->files[deleting->lanes[lane].file];
+	const Deletion *deletion = arg;
 
-	if (errnum != 0)
-		file->result = fail(errnum, "could not delete file");
-	else if (answer->status == 412)
-		file->result = come_to(FILE_REPLACED);
-	else if (answer->status >= 300 && !bucket_says_gone(answer))
-		file->result = fail(bucket_note(deleting->bucket, EIO, answer->error), "could not delete file");
-	else
-		file->result = come_to(FILE_OK);
+	if (errnum == 0 && answer->status >= 300 && answer->status != 412 && !bucket_says_gone(answer))
+		errnum = bucket_note(deletion->bucket, EIO, answer->error);
+	*deletion->result = errnum != 0 ? fail(errnum, "could not delete file") :
+		come_to(answer->status == 412 ? FILE_REPLACED : FILE_OK);
 }
 
 void
-bucket_delete_conditionally(Bucket *bucket, ConditionalDelete *files, int n)
+bucket_delete_conditionally(Bucket *bucket, const char *key, const SeenFile *seen, FileResult *result,
+							BucketCalls *calls)
 {
-	Deleting	deleting = {bucket, files, n};
-	const BucketCalls calls = {next_delete, take_deleted, NULL, &deleting};
-	int			begun = -1;
-	int			errnum = 0;
+	Deletion   *deletion = MemoryContextAlloc(calls->context, sizeof(Deletion));
+	const BucketCall call = {.method = "DELETE",.key = key,.headers = deletion->headers,.leased = true};
+	pg_time_t	modified = seen->modified;
 
-	for (int i = 0; i < n; i++)
-		files[i].result = fail(EAGAIN, "could not delete file");
-	deleting.lanes = palloc0(sizeof(DeleteLane) * bucket->n_parallel);
-	/* files that were not begun in time are left to the next drain */
-	while (errnum == 0 && begun < deleting.next && deleting.next < n)
-	{
-		begun = deleting.next;
-		errnum = bucket_stay_leased(bucket).errnum;
-		if (errnum == 0)
-			errnum = bucket_call_many(bucket, &calls);
-	}
-	for (int i = 0; errnum != 0 && i < n; i++)
-		if (files[i].result.errnum == EAGAIN)
-			files[i].result = fail(errnum, "could not delete file");
-	pfree(deleting.lanes);
+	deletion->bucket = bucket;
+	deletion->result = result;
+	snprintf(deletion->etag, sizeof(deletion->etag), "if-match: %s", seen->etag);
+	(void) pg_strftime(deletion->date, sizeof(deletion->date), "if-unmodified-since: %a, %d %b %Y %H:%M:%S GMT",
+					   pg_gmtime(&modified));
+	deletion->headers[0] = deletion->etag;
+	deletion->headers[1] = deletion->date;
+	deletion->headers[2] = NULL;
+	bucket_add_call(calls, &call, take_deleted, deletion);
 }

@@ -24,6 +24,8 @@
 /* seconds after which a canary that a dead process has left is removed */
 #define CANARY_SECONDS	60
 
+#define BRING_KEYS "Bring new keys: those of a session end with it."
+#define CORRECT_KEYS "Correct the keys (audio_cleanup.s3_credentials_file, or the environment of the server), or audio_cleanup.s3_region."
 #define SEE_RIGHTS "docs/buckets.md has the rights that are needed."
 
 typedef struct Examiner
@@ -65,15 +67,6 @@ words(const Examiner *examiner, int errnum, const BucketAnswer *answer)
 	return pstrdup(store_error_text((FileStore *) examiner->bucket, errnum));
 }
 
-static bool
-has_code(const BucketAnswer *answer, const char *const *codes)
-{
-	for (; *codes != NULL; codes++)
-		if (strcmp(answer->code, *codes) == 0)
-			return true;
-	return false;
-}
-
 /* Examines whether the server was found, and a safe connection made. */
 static bool
 examine_connection(const Examiner *examiner, const BucketAnswer *answer)
@@ -96,25 +89,36 @@ examine_connection(const Examiner *examiner, const BucketAnswer *answer)
 				"plain HTTP, on this machine");
 }
 
+/* The codes of a server that does not accept a signature. */
+static const struct
+{
+	const char *code;
+	const char *hint;			/* NULL: the clocks differ */
+}			refusals[] = {
+	{"ExpiredToken", BRING_KEYS},
+	{"ExpiredTokenException", BRING_KEYS},
+	{"SignatureDoesNotMatch", CORRECT_KEYS},
+	{"InvalidAccessKeyId", CORRECT_KEYS},
+	{"InvalidToken", CORRECT_KEYS},
+	{"InvalidClientTokenId", CORRECT_KEYS},
+	{"AuthorizationHeaderMalformed", CORRECT_KEYS},
+	{"InvalidSecurity", CORRECT_KEYS},
+	{"RequestTimeTooSkewed"},
+	{"RequestExpired"}
+};
+
 /* Examines whether the server accepts our keys, and whether the clocks agree. */
 static bool
 examine_signature(const Examiner *examiner, const BucketAnswer *answer)
 {
-	static const char *const expired[] = {"ExpiredToken", "ExpiredTokenException", NULL};
-	static const char *const unknown[] = {
-		"SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidToken", "InvalidClientTokenId",
-		"AuthorizationHeaderMalformed", "InvalidSecurity", NULL
-	};
-	static const char *const skewed[] = {"RequestTimeTooSkewed", "RequestExpired", NULL};
 	int64		skew = examiner->bucket->date != 0 ? examiner->bucket->date - (int64) time(NULL) : 0;
 
-	if (has_code(answer, expired))
-		return wrong(examiner, "s3_signature", answer->error, "Bring new keys: those of a session end with it.");
-	if (has_code(answer, unknown))
-		return wrong(examiner, "s3_signature", answer->error,
-					 "Correct the keys (audio_cleanup.s3_credentials_file, or the environment of the server), or audio_cleanup.s3_region.");
-	if (has_code(answer, skewed))
+	for (int i = 0; i < lengthof(refusals); i++)
 	{
+		if (strcmp(answer->code, refusals[i].code) != 0)
+			continue;
+		if (refusals[i].hint != NULL)
+			return wrong(examiner, "s3_signature", answer->error, refusals[i].hint);
 		fine(examiner, "s3_signature", "the server knows the key");
 		return wrong(examiner, "s3_clock", answer->error, "Set the clock of this machine right.");
 	}
@@ -166,16 +170,11 @@ static bool
 examine_list(const Examiner *examiner, bool keeps_versions)
 {
 	const char *prefix = examiner->bucket->prefix;
-	const BucketCall list = {
-		.method = "GET",.once = true,
-		.query = {{"encoding-type", "url"}, {"list-type", "2"}, {"max-keys", "1"}, {"prefix", prefix}}
-	};
-	const BucketCall list_versions = {
-		.method = "GET",.once = true,
-		.query = {{"encoding-type", "url"}, {"max-keys", "1"}, {"prefix", prefix}, {"versions", ""}}
-	};
+	BucketCall	list = bucket_list_call("", false, prefix, NULL);
+	BucketCall	list_versions = bucket_versions_call(prefix);
 	const char *error;
 
+	list.once = list_versions.once = true;
 	if (!try_call(examiner, &list, 0, &error))
 		return wrong(examiner, "s3_list", psprintf("files cannot be listed: %s", error),
 					 "The user needs s3:ListBucket; " SEE_RIGHTS);
@@ -194,8 +193,7 @@ examine_claim(const Examiner *examiner)
 	const BucketCall call = {.method = "GET",.key = key,.raw = true,.once = true};
 	const char *error;
 
-	if (bucket_key(examiner->bucket, STORE_PRIVATE_DIR "/claim", key) != 0)
-		return wrong(examiner, "s3_claim", strerror(ENAMETOOLONG), NULL);
+	bucket_own_key(examiner->bucket, STORE_PRIVATE_DIR "/claim", key);
 	if (!try_call(examiner, &call, 404, &error))
 		return wrong(examiner, "s3_claim", psprintf("the claim of the bucket cannot be read: %s", error),
 					 "The user needs s3:GetObject, and s3:ListBucket to see that there is none; " SEE_RIGHTS);
@@ -234,16 +232,6 @@ bucket_examine(FileStore *store, StoreFindingSink sink, void *arg)
 
 /* ------------------------------------------------------------------ canary --- */
 
-/* Returns the index of a version or marker in the list, or -1. */
-static int
-find_version(const KeyVersions *versions, const char *id)
-{
-	for (int i = 0; i < versions->n; i++)
-		if (strcmp(versions->entries[i].version, id) == 0)
-			return i;
-	return -1;
-}
-
 /*
  * Removes versions that earlier canaries have left, so that a user who may not
  * delete does not leave another canary each time.  Returns 0 or an errno.
@@ -252,8 +240,7 @@ static int
 remove_leftovers(Bucket *bucket, const char *key)
 {
 	KeyVersions versions;
-	char		version[BUCKET_ID_SIZE] = "";
-	int			tries = 0;
+	RemovedVersion removed = {""};
 	int			errnum;
 
 	for (;;)
@@ -265,9 +252,7 @@ remove_leftovers(Bucket *bucket, const char *key)
 		oldest = &versions.entries[versions.n - 1];
 		if (bucket->date - oldest->modified <= CANARY_SECONDS)
 			return 0;
-		if (!bucket_rest_if_listed_again(version, oldest->version, &tries))
-			return bucket_note(bucket, EIO, "the server still lists a version that it has removed");
-		if ((errnum = bucket_remove_version(bucket, key, version)) != 0)
+		if ((errnum = bucket_remove_listed(bucket, key, oldest->version, false, &removed)) != 0)
 			return errnum;
 	}
 }
@@ -287,8 +272,8 @@ expect_versions(Bucket *bucket, const char *key, const char *version, const char
 
 	if (errnum != 0)
 		return errnum;
-	at = find_version(&versions, version);
-	marker_at = find_version(&versions, marker);
+	at = bucket_find_version(&versions, version);
+	marker_at = bucket_find_version(&versions, marker);
 	if (present && (marker_at < 0 || at < marker_at || !versions.entries[marker_at].is_marker))
 		return bucket_note(bucket, EIO, "a delete makes no marker above the version that it hides");
 	if (!present && (at >= 0 || marker_at >= 0))
@@ -333,8 +318,8 @@ try_canary(Bucket *bucket, const char *key, const char **failure)
 		(errnum = expect_versions(bucket, key, version, marker, true)) != 0)
 		return errnum;
 	*failure = "an object of our own could not be deleted for good";
-	if ((errnum = bucket_remove_version(bucket, key, marker)) != 0 ||
-		(errnum = bucket_remove_version(bucket, key, version)) != 0)
+	if ((errnum = bucket_remove_version(bucket, key, marker, false)) != 0 ||
+		(errnum = bucket_remove_version(bucket, key, version, false)) != 0)
 		return errnum;
 	return expect_versions(bucket, key, version, marker, false);
 }
@@ -362,13 +347,13 @@ static bool
 examine_deletion(const Examiner *examiner)
 {
 	char		key[BUCKET_KEY_MAX + 1];
-	const char *failure = "an object of our own could not be written";
-	int			errnum = bucket_key(examiner->bucket, CANARY_PATH, key);
+	const char *failure;
+	int			errnum;
 
 	if (!examiner->bucket->enabled)
 		return examine_conditions(examiner);
-	if (errnum == 0)
-		errnum = try_canary(examiner->bucket, key, &failure);
+	bucket_own_key(examiner->bucket, CANARY_PATH, key);
+	errnum = try_canary(examiner->bucket, key, &failure);
 	if (errnum == EINTR)
 		return false;
 	if (errnum != 0)
@@ -398,7 +383,7 @@ look_for_name(Bucket *bucket, const char *key, const char *version)
 	if (is_listed && version[0] != '\0')
 	{
 		errnum = bucket_list_versions(bucket, key, NULL, &versions);
-		is_listed = errnum == 0 && find_version(&versions, version) >= 0;
+		is_listed = errnum == 0 && bucket_find_version(&versions, version) >= 0;
 	}
 	if (errnum == 0 && !is_listed)
 		errnum = bucket_note(bucket, EIO, "the list has another name than the object");
@@ -423,16 +408,15 @@ examine_names(const Examiner *examiner)
 
 	/* several processes may examine at the same time */
 	snprintf(path, sizeof(path), "%s a+b %016llx", CANARY_PATH, bucket_random());
-	errnum = bucket_key(bucket, path, key);
-	if (errnum == 0)
-		errnum = bucket_ask(bucket, &put, &answer);
+	bucket_own_key(bucket, path, key);
+	errnum = bucket_ask(bucket, &put, &answer);
 	if (errnum == 0)
 	{
 		strlcpy(version, answer->version, sizeof(version));
 		errnum = look_for_name(bucket, key, version);
 		/* the step before has shown that this works */
 		if (bucket->enabled)
-			(void) bucket_remove_version(bucket, key, version);
+			(void) bucket_remove_version(bucket, key, version, false);
 		else if (errnum != EINTR)
 			(void) bucket_call(bucket, &delete, &answer);
 	}

@@ -38,6 +38,7 @@ begin(Job *job, FileStore *store, const char *path, const FileIdentity *expected
 {
 	int			errnum;
 
+	memset(job, 0, sizeof(*job));
 	job->bucket = bucket_of(store);
 	job->expected = expected;
 	errnum = bucket_key(job->bucket, path, job->key);
@@ -46,29 +47,12 @@ begin(Job *job, FileStore *store, const char *path, const FileIdentity *expected
 	return fail(errnum, "could not accept path");
 }
 
-/* Does the work of begin(), under the lease. */
-static FileResult
-begin_change(Job *job, FileStore *store, const char *path, const FileIdentity *expected)
-{
-	FileResult	result = bucket_keep_lease(bucket_of(store));
-
-	memset(&job->versions, 0, sizeof(job->versions));
-	return result.outcome == FILE_OK ? begin(job, store, path, expected) : result;
-}
-
 /* Removes the newest version, a marker, under the lease. */
 static FileResult
-remove_newest(Job *job)
+remove_newest(Job *job, RemovedVersion *removed)
 {
-	char		version[BUCKET_ID_SIZE];
-	BucketRemoval removal = {job->key, version};
-	int			errnum;
+	int			errnum = bucket_remove_listed(job->bucket, job->key, job->versions.entries[0].version, true, removed);
 
-	/* the list lasts only until the next call */
-	strlcpy(version, job->versions.entries[0].version, sizeof(version));
-	errnum = bucket_remove_many(job->bucket, &removal, 1);
-	if (errnum == 0)
-		errnum = removal.errnum;
 	return errnum == 0 ? come_to(FILE_OK) : fail(errnum, "could not put back file");
 }
 
@@ -79,15 +63,11 @@ remove_newest(Job *job)
 FileResult
 bucket_identify(FileStore *store, const char *path, bool durably, FileIdentity *identity)
 {
-	const ExpectedFile *known = durably ? NULL : bucket_expected(bucket_of(store), path);
 	Job			job;
 	FileResult	result;
 
-	if (known != NULL)
-	{
-		*identity = known->identity;
-		return known->result;
-	}
+	if (!durably && bucket_has_expected(bucket_of(store), path, identity, &result))
+		return result;
 	result = begin(&job, store, path, NULL);
 	if (result.outcome != FILE_OK)
 		return result;
@@ -122,62 +102,6 @@ bucket_identify_captured(FileStore *store, int64 run_id, const char *path, FileI
 }
 
 
-/* ------------------------------------------------------------------ locate --- */
-
-bool
-bucket_hides_stranger(const KeyVersions *versions)
-{
-	for (int i = 1; i < versions->at; i++)
-		if (versions->entries[i].is_marker)
-			return false;
-	return versions->at > 1 && versions->entries[0].is_marker;
-}
-
-FilePlace
-bucket_place_of(const KeyVersions *versions)
-{
-	if (versions->at == 0)
-		return PLACE_UPLOAD;
-	if (bucket_is_captured(versions))
-		return PLACE_TRASH;
-	if (bucket_hides_stranger(versions))
-		return PLACE_UNFINISHED;
-	return bucket_is_present(versions) ? PLACE_OTHER : PLACE_NOWHERE;
-}
-
-static FilePlace
-uncover_stranger(Job *job, bool mend, int *errnum)
-{
-	FileResult	result;
-
-	if (!mend)
-		return PLACE_UNFINISHED;
-	result = bucket_keep_lease(job->bucket);
-	/* the list has not outlived the requests about the lease */
-	if (result.outcome == FILE_OK)
-		result = list(job);
-	if (result.outcome == FILE_OK && bucket_hides_stranger(&job->versions))
-		result = remove_newest(job);
-	*errnum = result.errnum;
-	return result.outcome == FILE_OK ? PLACE_OTHER : PLACE_UNKNOWN;
-}
-
-FilePlace
-bucket_locate(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected,
-			  bool mend, int *errnum)
-{
-	Job			job;
-	FileResult	result = begin(&job, store, path, expected);
-	FilePlace	place;
-
-	*errnum = result.errnum;
-	if (result.outcome != FILE_OK)
-		return PLACE_UNKNOWN;
-	place = bucket_place_of(&job.versions);
-	return place == PLACE_UNFINISHED ? uncover_stranger(&job, mend, errnum) : place;
-}
-
-
 /* ---------------------------------------------------------------- put back --- */
 
 /*
@@ -192,6 +116,7 @@ show_again(Job *job)
 	const BucketCall call = {.method = "DELETE",.key = job->key,.once = true,.leased = true};
 	const BucketAnswer *answer;
 	FileResult	result = {FILE_FAILED, EIO, "could not put back file"};
+	RemovedVersion removed = {""};
 
 	for (int try = 0; try < MAX_TRIES && job->versions.none_is_current && job->versions.n > 0; try++)
 	{
@@ -201,7 +126,7 @@ show_again(Job *job)
 			return fail(errnum, "could not put back file");
 		result = list(job);
 		if (result.outcome == FILE_OK && job->versions.entries[0].is_marker)
-			result = remove_newest(job);
+			result = remove_newest(job, &removed);
 		if (result.outcome == FILE_OK)
 			result = list(job);
 	}
@@ -216,16 +141,13 @@ static FileResult
 unhide(Job *job)
 {
 	FileResult	result = come_to(FILE_OK);
-	char		removed[BUCKET_ID_SIZE] = "";
-	int			tries = 0;
+	RemovedVersion removed = {""};
 
 	while (result.outcome == FILE_OK && job->versions.at > 0)
 	{
 		if (bucket_is_present(&job->versions))
 			return come_to(FILE_OCCUPIED);
-		if (!bucket_rest_if_listed_again(removed, job->versions.entries[0].version, &tries))
-			return fail(bucket_note(job->bucket, EIO, "the server still lists a marker that it has removed"), "could not put back file");
-		result = remove_newest(job);
+		result = remove_newest(job, &removed);
 		if (result.outcome == FILE_OK)
 			result = list(job);
 		if (job->versions.none_is_current)
@@ -301,7 +223,7 @@ verify_copy(Job *target, const Copy *copy, const FileIdentity *expected)
 		versions->entries[0].size == expected->size)
 		return result;
 	/* the copy is ours, whoever has the lease by now */
-	errnum = bucket_remove_version(target->bucket, target->key, versions->entries[at].version);
+	errnum = bucket_remove_version(target->bucket, target->key, versions->entries[at].version, false);
 	return errnum == 0 ? come_to(FILE_OCCUPIED) : fail(errnum, "could not copy file");
 }
 
@@ -356,8 +278,11 @@ bucket_put_back_as(FileStore *store, int64 run_id, const char *path, const char 
 				   const FileIdentity *expected)
 {
 	Job			job;
-	FileResult	result = begin_change(&job, store, path, expected);
+	FileResult	result = bucket_keep_lease(bucket_of(store));
 
+	if (result.outcome != FILE_OK)
+		return result;
+	result = begin(&job, store, path, expected);
 	if (job.versions.none_is_current && job.versions.at == 0)
 		return show_again(&job);
 	if (result.outcome != FILE_OK)

@@ -8,7 +8,7 @@
  * audio_cleanup_bucket (see audio_cleanup_bucket.c), which is loaded when a
  * bucket is opened.  No other library is linked with the functions:
  * audio_cleanup_bucket_library_1_1() returns pointers to the functions.  The
- * functions allocate memory by malloc(), and raise no ERROR.
+ * functions allocate all that lasts by malloc(), and raise no ERROR of their own.
  *
  * Copyright (c) 2026, audio_cleanup contributors
  *
@@ -149,8 +149,7 @@ http_parse_time(const char *text)
 	for (size_t i = 0; i < sizeof(form) - 1; i++)
 		if (form[i] == '0' ? text[i] < '0' || text[i] > '9' : text[i] != form[i])
 			return 0;
-	if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d", &tm.tm_year, &tm.tm_mon, &tm.tm_mday,
-			   &tm.tm_hour, &tm.tm_min, &second) != 6)
+	if (strptime(text, "%Y-%m-%dT%H:%M:%S", &tm) == NULL || tm.tm_sec > 60)
 		return 0;
 	text += sizeof(form) - 1;
 	if (*text == '.')
@@ -163,14 +162,12 @@ http_parse_time(const char *text)
 	}
 	if (strcmp(text, "Z") != 0 && strcmp(text, "+00:00") != 0)
 		return 0;
-	if (tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_hour > 23 || tm.tm_min > 59 || second > 60)
-		return 0;
 	/* a server whose time_t has 32 bits does not live to see that day */
-	if (sizeof(time_t) < sizeof(int64) && tm.tm_year > 2037)
+	if (sizeof(time_t) < sizeof(int64) && tm.tm_year > 2037 - 1900)
 		return UNIX_SECONDS_MAX;
-	tm.tm_year -= 1900;
-	tm.tm_mon -= 1;
 	day = tm.tm_mday;
+	second = tm.tm_sec;
+	tm.tm_sec = 0;
 	seconds = (int64) timegm(&tm);
 	/* timegm() makes the first of May of the 31st of April */
 	return tm.tm_mday == day && seconds >= 0 ? http_limit_time(seconds + second) : 0;

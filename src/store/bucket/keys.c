@@ -47,6 +47,7 @@
 #include "src/pg/secret.h"
 #include "src/store/bucket/bucket.h"
 #include "src/store/bucket/options.h"
+#include "src/text/json_build.h"
 
 typedef enum KeySource
 {
@@ -90,34 +91,13 @@ static struct
 
 /* ------------------------------------------------------------ file, environment --- */
 
-/* Returns the value of a line "name = value", cut from `line`; NULL if the line has another name. */
-static char *
-value_of(char *line, const char *name)
-{
-	line += strspn(line, " \t");
-	if (strncmp(line, name, strlen(name)) != 0)
-		return NULL;
-	line += strlen(name);
-	line += strspn(line, " \t");
-	if (*line != '=')
-		return NULL;
-	line++;
-	line += strspn(line, " \t");
-	line[strcspn(line, " \t\r")] = '\0';
-	return line;
-}
-
+/* Takes the value of a line "name = value".  A blank in the format matches any blanks, or none. */
 static void
-take_line(BucketKeys *keys, char *line)
+take_line(BucketKeys *keys, const char *line)
 {
-	char	   *value;
-
-	if ((value = value_of(line, "aws_access_key_id")) != NULL)
-		strlcpy(keys->access_key, value, sizeof(keys->access_key));
-	else if ((value = value_of(line, "aws_secret_access_key")) != NULL)
-		strlcpy(keys->secret_key, value, sizeof(keys->secret_key));
-	else if ((value = value_of(line, "aws_session_token")) != NULL)
-		strlcpy(keys->token, value, sizeof(keys->token));
+	(void) sscanf(line, " aws_access_key_id = %255s", keys->access_key);
+	(void) sscanf(line, " aws_secret_access_key = %255s", keys->secret_key);
+	(void) sscanf(line, " aws_session_token = %8191s", keys->token);
 }
 
 /* Reads the first section of a file as the tools of AWS write it.  Returns NULL, or what is wrong. */
@@ -209,46 +189,20 @@ bucket_find_keys(Bucket *bucket)
 	}
 }
 
-const char *
-bucket_describe_keys(const Bucket *bucket)
-{
-	static const char *const texts[] = {
-		[KEYS_NOWHERE] = "there are no keys",
-		[KEYS_FILE] = "the keys come from audio_cleanup.s3_credentials_file",
-		[KEYS_ENVIRONMENT] = "the keys come from the environment of the server",
-		[KEYS_WEB_IDENTITY] = "the keys come from the token service, for the web identity that the environment names",
-		[KEYS_CONTAINER] = "the keys come from the service for containers that the environment names",
-		[KEYS_METADATA] = "the keys come from the metadata service of this machine"
-	};
-
-	return texts[bucket->key_source];
-}
-
-
 /* ------------------------------------------------------------------ addresses --- */
-
-static bool
-is_near_v4(const char *host)
-{
-	struct in_addr address;
-	uint32		bits;
-
-	if (inet_pton(AF_INET, host, &address) != 1)
-		return false;
-	bits = ntohl(address.s_addr);
-	return bits >> 24 == 127 || bits >> 16 == (169 << 8 | 254);
-}
 
 /* Returns whether the address is loopback, link-local, or in the prefix in which AWS has these services. */
 static bool
-is_near_v6(const char *host)
+is_near_address(const char *host, bool is_v6)
 {
-	struct in6_addr address;
+	struct in6_addr v6;
+	struct in_addr v4;
 
-	if (inet_pton(AF_INET6, host, &address) != 1)
-		return false;
-	return IN6_IS_ADDR_LOOPBACK(&address) || IN6_IS_ADDR_LINKLOCAL(&address) ||
-		memcmp(address.s6_addr, "\xfd\x00\x0e\xc2", 4) == 0;
+	if (is_v6)
+		return inet_pton(AF_INET6, host, &v6) == 1 &&
+			(IN6_IS_ADDR_LOOPBACK(&v6) || IN6_IS_ADDR_LINKLOCAL(&v6) || memcmp(v6.s6_addr, "\xfd\x00\x0e\xc2", 4) == 0);
+	return inet_pton(AF_INET, host, &v4) == 1 &&
+		(ntohl(v4.s_addr) >> 24 == 127 || ntohl(v4.s_addr) >> 16 == (169 << 8 | 254));
 }
 
 /* Returns whether the URL means a service on this machine or its link, written as an address. */
@@ -273,7 +227,7 @@ is_near(const char *url)
 	/* only a port may stand between the address and the path */
 	if (strspn(end, ":0123456789") != strcspn(end, "/"))
 		return false;
-	return is_v6 ? is_near_v6(host) : is_near_v4(host);
+	return is_near_address(host, is_v6);
 }
 
 
@@ -291,57 +245,42 @@ is_plain_word(const char *text)
 	return at > text;
 }
 
-/*
- * Takes values that are strings out of the JSON object `text`.  Returns false
- * if the text is no such object, or a value has no room.
- */
-static bool
+/* Takes values that are strings, and have room, out of the JSON object `text`. */
+static void
 find_members(const char *text, BucketValue *values, int n)
 {
 	Jsonb	   *json = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(text)));
-	bool		fits = JB_ROOT_IS_OBJECT(json);
 
-	for (int i = 0; i < n && fits; i++)
+	for (int i = 0; i < n && JB_ROOT_IS_OBJECT(json); i++)
 	{
-		const JsonbValue *member = getKeyJsonValueFromContainer(&json->root, values[i].name, (int) strlen(values[i].name), NULL);
+		char	   *member = json_get_text(json, values[i].name);
 
-		values[i].found = member != NULL && member->type == jbvString;
-		values[i].value[0] = '\0';
-		if (!values[i].found)
-			continue;
-		fits = member->val.string.len < values[i].size;
-		if (fits)
-		{
-			memcpy(values[i].value, member->val.string.val, member->val.string.len);
-			values[i].value[member->val.string.len] = '\0';
-		}
+		values[i].found = member != NULL && strlcpy(values[i].value, member, values[i].size) < values[i].size;
+		if (member != NULL)
+			explicit_bzero(member, strlen(member));
 	}
 	explicit_bzero(json, VARSIZE(json));
-	return fits;
 }
 
 /*
  * Does the work of find_members() for a text that may be anything: the
  * server's parser raises an ERROR, which no function of a store may do.
  */
-static bool
+static void
 read_json(const char *text, BucketValue *values, int n)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	MemoryContext context = AllocSetContextCreate(caller, "audio_cleanup answer", ALLOCSET_SMALL_SIZES);
-	volatile bool found = false;
+	MemoryContext context;
 	uint32		holdoff = InterruptHoldoffCount;
 
 	/* the parser requires that the text has this database's encoding */
 	if (!pg_verifymbstr(text, (int) strlen(text), true))
-	{
-		MemoryContextDelete(context);
-		return false;
-	}
+		return;
+	context = AllocSetContextCreate(caller, "audio_cleanup answer", ALLOCSET_SMALL_SIZES);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		found = find_members(text, values, n);
+		find_members(text, values, n);
 	}
 	PG_CATCH();
 	{
@@ -352,7 +291,6 @@ read_json(const char *text, BucketValue *values, int n)
 	PG_END_TRY();
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);
-	return found;
 }
 
 
@@ -415,9 +353,10 @@ take_keys(Fetching *fetching)
 		{"Expiration", expires, sizeof(expires)}
 	};
 
-	if (!(is_xml ? fetching->bucket->library->find_values(fetching->answer->body, "Credentials", values, lengthof(values)) :
-		  read_json(fetching->answer->body, values, lengthof(values))))
-		return false;
+	if (is_xml)
+		(void) fetching->bucket->library->find_values(fetching->answer->body, "Credentials", values, lengthof(values));
+	else
+		read_json(fetching->answer->body, values, lengthof(values));
 	for (int i = 0; i < lengthof(values); i++)
 		if (!values[i].found || !is_plain_word(values[i].value))
 			return false;
@@ -570,10 +509,31 @@ fetch_metadata(Fetching *fetching)
 
 /* ------------------------------------------------------------------- renewing --- */
 
+/* What the sources have of their own. */
+static const struct
+{
+	const char *text;			/* for people: where the keys come from */
+	int			(*fetch) (Fetching *fetching);	/* NULL: the keys are not
+												 * fetched */
+}			sources[] = {
+	[KEYS_NOWHERE] = {"there are no keys"},
+	[KEYS_FILE] = {"the keys come from audio_cleanup.s3_credentials_file"},
+	[KEYS_ENVIRONMENT] = {"the keys come from the environment of the server"},
+	[KEYS_WEB_IDENTITY] = {"the keys come from the token service, for the web identity that the environment names", fetch_web_identity},
+	[KEYS_CONTAINER] = {"the keys come from the service for containers that the environment names", fetch_container},
+	[KEYS_METADATA] = {"the keys come from the metadata service of this machine", fetch_metadata}
+};
+
+const char *
+bucket_describe_keys(const Bucket *bucket)
+{
+	return sources[bucket->key_source].text;
+}
+
 static bool
 is_fetched(const Bucket *bucket)
 {
-	return bucket->key_source >= KEYS_WEB_IDENTITY;
+	return sources[bucket->key_source].fetch != NULL;
 }
 
 /* Fetches keys for this process.  Returns 0; or an errno, and then the old keys stay. */
@@ -582,8 +542,7 @@ fetch_anew(Bucket *bucket)
 {
 	BucketKeys	keys = {0};
 	Fetching	fetching = {.bucket = bucket,.keys = &keys};
-	int			errnum = bucket->key_source == KEYS_WEB_IDENTITY ? fetch_web_identity(&fetching) :
-	bucket->key_source == KEYS_CONTAINER ? fetch_container(&fetching) : fetch_metadata(&fetching);
+	int			errnum = sources[bucket->key_source].fetch(&fetching);
 
 	if (errnum == 0)
 	{

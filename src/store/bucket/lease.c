@@ -95,8 +95,7 @@ judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
 	static const char failure[] = "could not look at the lease";
 	KeyVersions versions;
 	BucketEntry oldest;
-	char		removed[BUCKET_ID_SIZE] = "";
-	int			tries = 0;
+	RemovedVersion removed = {""};
 	int			errnum;
 
 	for (;;)
@@ -114,11 +113,18 @@ judge_others(Bucket *bucket, const char *key, const char *own, bool remove)
 		/* younger versions do not have the lease */
 		if (!remove)
 			return come_to(FILE_OK);
-		if (!bucket_rest_if_listed_again(removed, oldest.version, &tries))
-			return fail(bucket_note(bucket, EIO, "the server still lists a version that it has removed"), failure);
-		if ((errnum = bucket_remove_version(bucket, key, oldest.version)) != 0)
+		if ((errnum = bucket_remove_listed(bucket, key, oldest.version, false, &removed)) != 0)
 			return fail(errnum, failure);
 	}
+}
+
+/* Writes an object of ours.  Returns 0 or an errno. */
+static int
+put_object(Bucket *bucket, const char *key, const char *text, const BucketAnswer **answer)
+{
+	const BucketCall call = {.method = "PUT",.key = key,.body = text};
+
+	return bucket_ask(bucket, &call, answer);
 }
 
 /* Puts a version of the lease: `version`. */
@@ -126,12 +132,11 @@ static FileResult
 put_lease(Bucket *bucket, const char *key, char version[BUCKET_ID_SIZE])
 {
 	char		holder[64];
-	const BucketCall call = {.method = "PUT",.key = key,.body = holder};
 	const BucketAnswer *answer;
 	int			errnum;
 
 	name_holder(holder);
-	errnum = bucket_ask(bucket, &call, &answer);
+	errnum = put_object(bucket, key, holder, &answer);
 	if (errnum == 0 && answer->version[0] == '\0')
 		errnum = bucket_note(bucket, EIO, "the server gave no version id");
 	if (errnum != 0)
@@ -171,16 +176,6 @@ read_object(Bucket *bucket, const char *key, const BucketAnswer **answer)
 	return errnum;
 }
 
-/* Writes an object of ours.  Returns 0 or an errno. */
-static int
-put_object(Bucket *bucket, const char *key, const char *text)
-{
-	const BucketCall call = {.method = "PUT",.key = key,.body = text};
-	const BucketAnswer *answer;
-
-	return bucket_ask(bucket, &call, &answer);
-}
-
 /*
  * Writes an object that nobody had at the time `looked`, and finds out whether
  * this process was the last to write: see above.  FILE_OK, FILE_OCCUPIED,
@@ -190,7 +185,7 @@ static FileResult
 write_and_see(Bucket *bucket, const char *key, const char *text, int64 looked, const char *failure)
 {
 	const BucketAnswer *answer;
-	int			errnum = put_object(bucket, key, text);
+	int			errnum = put_object(bucket, key, text, &answer);
 	int			took_ms = (int) ((time_monotonic_us() - looked) / 1000);
 
 	if (errnum == 0 && took_ms > LONGEST_WRITE_MS)
@@ -235,7 +230,7 @@ renew_plain_lease(Bucket *bucket, const char *key)
 		result = fail(errnum, failure);
 	else if (is_held && strcmp(answer->body, bucket->lease) == 0)
 	{
-		errnum = put_object(bucket, key, bucket->lease);
+		errnum = put_object(bucket, key, bucket->lease, &answer);
 
 		/*
 		 * a lease that was renewed too late may have been taken by another
@@ -273,7 +268,7 @@ try_removal(Bucket *bucket, const char *key)
 
 	if (result.outcome != FILE_OK)
 		return result;
-	errnum = bucket_remove_version(bucket, key, version);
+	errnum = bucket_remove_version(bucket, key, version, false);
 	return errnum == 0 ? result : fail(errnum, "could not remove a version of the lease");
 }
 
@@ -286,10 +281,9 @@ renew_lease(Bucket *bucket)
 	int64		now = time_monotonic_us();
 	bool		proven;
 	FileResult	result = {FILE_OK};
-	int			errnum = bucket_key(bucket, LEASE_PATH, key);
+	int			errnum = bucket_reach((FileStore *) bucket);
 
-	if (errnum == 0)
-		errnum = bucket_reach((FileStore *) bucket);
+	bucket_own_key(bucket, LEASE_PATH, key);
 	if (errnum != 0)
 		return fail(errnum, "could not ask for versioning");
 	if (!bucket->enabled && (errnum = bucket_prove((FileStore *) bucket, &proven)) != 0)
@@ -311,7 +305,7 @@ renew_lease(Bucket *bucket)
 	result = put_lease(bucket, key, version);
 	if (result.outcome == FILE_OK && bucket->lease[0] == '\0')
 		result = try_removal(bucket, key);
-	else if (result.outcome == FILE_OK && (errnum = bucket_remove_version(bucket, key, bucket->lease)) != 0)
+	else if (result.outcome == FILE_OK && (errnum = bucket_remove_version(bucket, key, bucket->lease, false)) != 0)
 		result = fail(errnum, "could not renew the lease");
 	if (result.outcome == FILE_OK)
 		result = judge_others(bucket, key, version, true);
@@ -322,7 +316,7 @@ renew_lease(Bucket *bucket)
 		bucket->leased_at = now;
 	}
 	else if (result.outcome == FILE_OCCUPIED)
-		(void) bucket_remove_version(bucket, key, version);
+		(void) bucket_remove_version(bucket, key, version, false);
 	return result;
 }
 
@@ -370,10 +364,8 @@ bucket_lock(FileStore *store)
 {
 	Bucket	   *bucket = bucket_of(store);
 	char		key[BUCKET_KEY_MAX + 1];
-	int			errnum = bucket_key(bucket, LEASE_PATH, key);
 
-	if (errnum != 0)
-		return fail(errnum, "could not look at the lease");
+	bucket_own_key(bucket, LEASE_PATH, key);
 	return bucket->lease[0] != '\0' ? come_to(FILE_OK) : judge_others(bucket, key, "", false);
 }
 
@@ -387,8 +379,9 @@ bucket_unlock(FileStore *store)
 	/* nobody could tell whether a lease without versions is still ours */
 	if (bucket->conditional)
 		return;
-	if (bucket->lease[0] != '\0' && bucket_key(bucket, LEASE_PATH, key) == 0)
-		(void) bucket_remove_version(bucket, key, bucket->lease);
+	bucket_own_key(bucket, LEASE_PATH, key);
+	if (bucket->lease[0] != '\0')
+		(void) bucket_remove_version(bucket, key, bucket->lease, false);
 	bucket->lease[0] = '\0';
 }
 
@@ -401,11 +394,11 @@ bucket_read_claim(FileStore *store, char text[STORE_CLAIM_MAX])
 	Bucket	   *bucket = bucket_of(store);
 	char		key[BUCKET_KEY_MAX + 1];
 	const BucketAnswer *answer;
-	int			errnum = bucket_key(bucket, CLAIM_PATH, key);
+	int			errnum;
 
 	text[0] = '\0';
-	if (errnum == 0)
-		errnum = read_object(bucket, key, &answer);
+	bucket_own_key(bucket, CLAIM_PATH, key);
+	errnum = read_object(bucket, key, &answer);
 	if (errnum != 0)
 		return fail(errnum, "could not read claim");
 	if (answer->status == 404)
@@ -462,10 +455,10 @@ bucket_write_claim(FileStore *store, const char *text, bool replace)
 	const BucketCall call = {.method = "PUT",.key = key,.body = text,.headers = replace ? NULL : absent};
 	const BucketAnswer *answer;
 	int64		looked = time_monotonic_us();
-	int			errnum = bucket_key(bucket, CLAIM_PATH, key);
+	int			errnum;
 
-	if (errnum == 0)
-		errnum = bucket_call(bucket, &call, &answer);
+	bucket_own_key(bucket, CLAIM_PATH, key);
+	errnum = bucket_call(bucket, &call, &answer);
 	if (errnum != 0)
 		return fail(errnum, "could not write claim");
 	if (answer->status == 501)

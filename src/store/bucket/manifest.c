@@ -47,103 +47,51 @@
 #define SKEW_SECONDS	300
 
 
-static int
-manifest_key(Bucket *bucket, int64 run_id, const char *name, char key[BUCKET_KEY_MAX + 1])
+static void
+manifest_key(const Bucket *bucket, int64 run_id, const char *name, char key[BUCKET_KEY_MAX + 1])
 {
 	char		path[128];
 
 	snprintf(path, sizeof(path), TRASH_PATH INT64_FORMAT "/%s", run_id, name);
-	return bucket_key(bucket, path, key);
+	bucket_own_key(bucket, path, key);
 }
 
 
 /* ----------------------------------------------------------------- writing --- */
 
 static void
-append_file(StringInfo body, const ManifestFile *file)
+append_file(StringInfo body, const SeenFile *file)
 {
 	char		path[3 * BUCKET_KEY_MAX + 1] = "";
 	pg_time_t	modified = file->modified;
 	char		date[32];
 
 	(void) pg_strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%SZ", pg_gmtime(&modified));
-	(void) bucket_encode(path, sizeof(path), file->path);
+	(void) bucket_encode(path, sizeof(path), file->path, false);
 	appendStringInfo(body, "<Version><Key>%s</Key>", path);
 	bucket_append_element(body, "VersionId", file->version);
 	bucket_append_element(body, "ETag", file->etag);
 	appendStringInfo(body, "<Size>" INT64_FORMAT "</Size><LastModified>%s</LastModified></Version>\n", file->size, date);
 }
 
-struct BucketManifest
+void
+bucket_write_manifest(Bucket *bucket, int64 run_id, const SeenFile *files, int n,
+					  BucketTake take, void *arg, BucketCalls *calls)
 {
-	Bucket	   *bucket;
-	char		key[BUCKET_KEY_MAX + 1];
-	StringInfoData body;
-	int			errnum;			/* of the key, and then of the request */
-	bool		is_begun;
-	bool		is_written;		/* or has failed */
-};
-
-static bool
-next_write(void *arg, int lane, BucketCall *call)
-{
-	BucketManifest *manifest = arg;
-
-	if (manifest->is_begun)
-		return false;
-	manifest->is_begun = true;
-	manifest->is_written = manifest->errnum != 0;
-	call->method = "PUT";
-	call->key = manifest->key;
-	call->body = manifest->body.data;
-	call->leased = true;
-	return !manifest->is_written;
-}
-
-static void
-take_written(void *arg, int lane, int errnum, const BucketAnswer *answer)
-{
-	BucketManifest *manifest = arg;
-
-	manifest->is_written = true;
-	manifest->errnum = errnum == 0 && answer->status != 200 ? bucket_note(manifest->bucket, EIO, answer->error) : errnum;
-}
-
-static bool
-is_written(const void *arg)
-{
-	return ((const BucketManifest *) arg)->is_written;
-}
-
-BucketManifest *
-bucket_begin_manifest(Bucket *bucket, int64 run_id, const ManifestFile *files, int n, BucketCalls *calls)
-{
-	BucketManifest *manifest = palloc0(sizeof(BucketManifest));
 	char		name[64];
+	char	   *key = MemoryContextAlloc(calls->context, BUCKET_KEY_MAX + 1);
+	StringInfoData body;
+	BucketCall	call = {.method = "PUT",.key = key,.leased = true};
 
 	snprintf(name, sizeof(name), "%012lld-%016llx", (long long) bucket->date, bucket_random());
-	manifest->bucket = bucket;
-	manifest->errnum = manifest_key(bucket, run_id, name, manifest->key);
-	initStringInfo(&manifest->body);
-	appendStringInfoString(&manifest->body, "<ListVersionsResult>\n<EncodingType>url</EncodingType>\n");
+	manifest_key(bucket, run_id, name, key);
+	initStringInfo(&body);
+	appendStringInfoString(&body, "<ListVersionsResult>\n<EncodingType>url</EncodingType>\n");
 	for (int i = 0; i < n; i++)
-		append_file(&manifest->body, &files[i]);
-	appendStringInfoString(&manifest->body, "</ListVersionsResult>\n");
-	*calls = (BucketCalls)
-	{
-		next_write, take_written, is_written, manifest
-	};
-	return manifest;
-}
-
-int
-bucket_end_manifest(BucketManifest *manifest)
-{
-	int			errnum = manifest->is_written ? manifest->errnum : EINTR;
-
-	pfree(manifest->body.data);
-	pfree(manifest);
-	return errnum;
+		append_file(&body, &files[i]);
+	appendStringInfoString(&body, "</ListVersionsResult>\n");
+	call.body = body.data;
+	bucket_add_call(calls, &call, take, arg);
 }
 
 
@@ -212,10 +160,10 @@ bucket_trash_runs(FileStore *store, int64 *runs, int max)
 	char		prefix[BUCKET_KEY_MAX + 1];
 	List	   *keys = NIL;
 	int			n = 0;
-	int			errnum = bucket_key(bucket, TRASH_PATH, prefix);
+	int			errnum;
 
-	if (errnum == 0)
-		errnum = list_keys(bucket, prefix, true, &keys);
+	bucket_own_key(bucket, TRASH_PATH, prefix);
+	errnum = list_keys(bucket, prefix, true, &keys);
 	foreach_ptr(const char, key, keys)
 	{
 		int64		run_id = parse_run_folder(key + strlen(prefix));
@@ -234,10 +182,8 @@ bucket_trash_runs(FileStore *store, int64 *runs, int max)
 struct TrashWalk
 {
 	Bucket	   *bucket;
-	int64		run_id;
-	MemoryContext context;		/* has the memory of the walk */
-	MemoryContext page;			/* of the files of one manifest */
-	bool		is_begun;
+	MemoryContext page;			/* has the files of one manifest */
+	int			errnum;			/* of the list of manifests */
 	List	   *manifests;		/* keys (char *) of manifests still to be read */
 	VersionsAsk *files;			/* files of the manifest */
 	bool	   *in_trash;		/* whether each of them lies in the trash */
@@ -253,12 +199,15 @@ struct TrashWalk
 TrashWalk *
 bucket_begin_trash(Bucket *bucket, int64 run_id, MemoryContext context)
 {
-	TrashWalk  *walk = MemoryContextAllocZero(context, sizeof(TrashWalk));
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	TrashWalk  *walk = palloc0(sizeof(TrashWalk));
+	char		prefix[BUCKET_KEY_MAX + 1];
 
+	manifest_key(bucket, run_id, "", prefix);
 	walk->bucket = bucket;
-	walk->run_id = run_id;
-	walk->context = context;
+	walk->errnum = list_keys(bucket, prefix, false, &walk->manifests);
 	walk->page = AllocSetContextCreate(context, "audio_cleanup files of a manifest", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(caller);
 	return walk;
 }
 
@@ -317,7 +266,7 @@ locate_files(TrashWalk *walk, const BucketAnswer *answer)
 {
 	FileIdentity *identities = palloc0(sizeof(FileIdentity) * Max(answer->n_entries, 1));
 	char		key[BUCKET_KEY_MAX + 1];
-	BucketCalls calls;
+	BucketCalls calls = {CurrentMemoryContext};
 	int			errnum;
 
 	walk->files = palloc0(sizeof(VersionsAsk) * Max(answer->n_entries, 1));
@@ -332,7 +281,7 @@ locate_files(TrashWalk *walk, const BucketAnswer *answer)
 		walk->n++;
 	}
 	qsort(walk->files, walk->n, sizeof(VersionsAsk), compare_asks);
-	calls = bucket_list_many(walk->bucket, walk->files, walk->n, 2, take_place, walk);
+	bucket_list_many(walk->bucket, walk->files, walk->n, 2, take_place, walk, &calls);
 	errnum = bucket_call_many(walk->bucket, &calls);
 	if (errnum == 0 && walk->unseen_errnum != 0)
 		errnum = note_about(walk->bucket, walk->unseen_errnum, walk->unseen);
@@ -367,24 +316,10 @@ read_manifest(TrashWalk *walk, const char *key)
 	return errnum;
 }
 
-static int
-begin_manifests(TrashWalk *walk)
-{
-	MemoryContext caller = MemoryContextSwitchTo(walk->context);
-	char		prefix[BUCKET_KEY_MAX + 1];
-	int			errnum = manifest_key(walk->bucket, walk->run_id, "", prefix);
-
-	walk->is_begun = true;
-	if (errnum == 0)
-		errnum = list_keys(walk->bucket, prefix, false, &walk->manifests);
-	MemoryContextSwitchTo(caller);
-	return errnum;
-}
-
 int
 bucket_next_in_trash(TrashWalk *walk, const char **path)
 {
-	int			errnum = walk->is_begun ? 0 : begin_manifests(walk);
+	int			errnum = walk->errnum;
 
 	*path = NULL;
 	walk->bucket->in_trash = NULL;
@@ -421,10 +356,10 @@ list_manifests(Bucket *bucket, int64 run_id, const BucketAnswer **answer)
 {
 	char		prefix[BUCKET_KEY_MAX + 1] = "";
 	const BucketCall call = bucket_versions_call(prefix);
-	int			errnum = manifest_key(bucket, run_id, "", prefix);
+	int			errnum;
 
-	if (errnum == 0)
-		errnum = bucket_ask(bucket, &call, answer);
+	manifest_key(bucket, run_id, "", prefix);
+	errnum = bucket_ask(bucket, &call, answer);
 	return errnum ? errnum : check_keys(bucket, *answer, prefix);
 }
 
@@ -442,6 +377,14 @@ take_removals(const BucketAnswer *answer)
 	return removals;
 }
 
+/* Notes a failure in the bool `arg`. */
+static void
+take_removed(void *arg, int i, const BucketRemoval *removal)
+{
+	if (removal->errnum != 0)
+		*(bool *) arg = true;
+}
+
 /*
  * Removes one page of the manifests of a run.  Returns whether there may be
  * another page.
@@ -449,22 +392,16 @@ take_removals(const BucketAnswer *answer)
 static bool
 remove_manifests(Bucket *bucket, int64 run_id)
 {
+	BucketCalls calls = {CurrentMemoryContext};
 	const BucketAnswer *answer;
-	BucketRemoval *removals;
+	bool		failed = false;
 	bool		more;
-	int			n;
 
 	if (list_manifests(bucket, run_id, &answer) != 0 || answer->n_entries == 0)
 		return false;
-	n = answer->n_entries;
 	more = answer->truncated;
-	removals = take_removals(answer);
-	if (bucket_keep_lease(bucket).outcome != FILE_OK || bucket_remove_many(bucket, removals, n) != 0)
-		return false;
-	for (int i = 0; i < n; i++)
-		if (removals[i].errnum != 0)
-			return false;
-	return more;
+	bucket_remove_many(bucket, take_removals(answer), answer->n_entries, take_removed, &failed, &calls);
+	return bucket_keep_lease(bucket).outcome == FILE_OK && bucket_call_many(bucket, &calls) == 0 && !failed && more;
 }
 
 static bool
@@ -509,9 +446,9 @@ copy_manifest(Bucket *bucket, const char *key, int64 as)
 {
 	char		target[BUCKET_KEY_MAX + 1];
 	const BucketAnswer *answer;
-	int			errnum = manifest_key(bucket, as, strrchr(key, '/') + 1, target);
 
-	return errnum ? errnum : bucket_copy(bucket, key, NULL, target, false, &answer);
+	manifest_key(bucket, as, strrchr(key, '/') + 1, target);
+	return bucket_copy(bucket, key, NULL, target, false, &answer);
 }
 
 int
@@ -520,10 +457,10 @@ bucket_renumber_trash(FileStore *store, int64 run_id, int64 as)
 	Bucket	   *bucket = bucket_of(store);
 	char		prefix[BUCKET_KEY_MAX + 1];
 	List	   *keys = NIL;
-	int			errnum = manifest_key(bucket, run_id, "", prefix);
+	int			errnum;
 
-	if (errnum == 0)
-		errnum = list_keys(bucket, prefix, false, &keys);
+	manifest_key(bucket, run_id, "", prefix);
+	errnum = list_keys(bucket, prefix, false, &keys);
 	if (errnum == 0)
 		errnum = bucket_keep_lease(bucket).errnum;
 	foreach_ptr(const char, key, keys)

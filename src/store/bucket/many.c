@@ -4,7 +4,7 @@
  *	  Looks at, captures and destroys many files of a bucket at a time.
  *
  * bucket.h says what happens to each file.  Here one request serves many
- * files, and portions of files go through stages, see pipeline.c:
+ * files, and portions of files go through stages (bucket_run_pipeline()):
  *
  *	capture		the versions are read, and written into a manifest; the markers
  *				are made, the versions are read again, and the markers that hide
@@ -28,7 +28,7 @@
 
 #include "src/store/bucket/bucket.h"
 
-/* further attempts to make a marker that a busy server has not made */
+/* further attempts to do what a busy server has not done */
 #define MAX_TRIES	5
 
 /*
@@ -38,20 +38,43 @@
 #define UNCOVERED	1
 #define COVERED		2
 
+/* a file is asked for by its name */
+#define BY_NAME		0
+
+/* What is to be done next for a file, in the order of the way of a file.  Several of these are a set. */
+typedef enum Todo
+{
+	NOTHING = 0,				/* the file has its result */
+	BARE = 1 << 0,				/* likewise; a marker is to be removed, which
+								 * does no harm if it stays */
+	LOOK = 1 << 1,				/* its versions are to be listed */
+	RECORD = 1 << 2,			/* the manifest is to be written */
+	CHANGE = 1 << 3,			/* the version `version` is to be removed, or
+								 * without `version` a marker to be made */
+	CHANGE_NULL = 1 << 4,		/* likewise, of a file of version "null": see
+								 * check_null_versions() */
+	VERIFY = 1 << 5,			/* its versions are to be listed again */
+	SHOW = 1 << 6,				/* the marker `version` is to be removed */
+	ALONE = 1 << 7				/* the file is to be put back by itself */
+} Todo;
+
+#define IN_HAND		(~BARE)
+
 /* A file of the call. */
 typedef struct Item
 {
 	StoreFile  *file;			/* its outcome is set when the item is settled */
 	char	   *key;			/* with the prefix */
-	bool		in_hand;		/* there is still work to do for the file */
-	const char *version;		/* version that is to be removed */
-	const char *marker;			/* marker that was made, NULL: unknown; or
-								 * marker that is to be removed */
+	int			todo;			/* of type Todo */
+	const char *version;		/* version or marker that is to be removed */
+	const char *marker;			/* marker that was made, NULL: unknown; or the
+								 * marker above a version that is to be
+								 * removed, if nothing is left below it */
 	bool		made;			/* a marker was made, which may be unknown */
-	FileOutcome outcome;		/* outcome when that removal is done */
-	bool		is_null;		/* the file's version is "null" */
-	ManifestFile seen;			/* the version to be captured */
-	bool		is_odd;			/* the file is to be put back by itself */
+	FileOutcome outcome;		/* outcome when a stranger is shown */
+	SeenFile	seen;			/* the version to be captured */
+	FileIdentity identity;		/* see bucket_expect() */
+	FileResult	result;			/* likewise */
 } Item;
 
 typedef struct Many
@@ -60,7 +83,6 @@ typedef struct Many
 	MemoryContext context;		/* has the memory of the call */
 	MemoryContext caller;
 	int64		run_id;
-	StoreFile  *files;
 	Item	   *items;			/* sorted by key */
 	int			n;
 	bool		puts_back;
@@ -85,8 +107,11 @@ compare_items(const void *a, const void *b)
 static void
 settle(Item *item, FileResult result)
 {
+	/* a stranger that could not be shown is still hidden */
+	if (result.outcome == FILE_FAILED && item->file->place == PLACE_OTHER)
+		item->file->place = PLACE_UNKNOWN;
 	item->file->result = result;
-	item->in_hand = false;
+	item->todo = NOTHING;
 }
 
 static void
@@ -102,25 +127,29 @@ begin_item(Many *many, Item *item, StoreFile *file)
 	item->file = file;
 	if (errnum == 0)
 		item->key = pstrdup(key);
-	item->in_hand = true;
+	item->todo = LOOK;
 	if (errnum != 0)
 		settle(item, fail(errnum, "could not accept path"));
 }
 
-static void
-begin_many(Many *many, FileStore *store, int64 run_id, StoreFile *files, int n)
+static Many *
+begin_many(FileStore *store, int64 run_id, StoreFile *files, int n)
 {
-	memset(many, 0, sizeof(*many));
-	many->bucket = bucket_of(store);
+	Bucket	   *bucket = bucket_of(store);
+	MemoryContext context = AllocSetContextCreate(bucket->context, "audio_cleanup files", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	Many	   *many = palloc0(sizeof(Many));
+
+	many->bucket = bucket;
 	many->run_id = run_id;
-	many->context = AllocSetContextCreate(many->bucket->context, "audio_cleanup files", ALLOCSET_DEFAULT_SIZES);
-	many->caller = MemoryContextSwitchTo(many->context);
-	many->files = files;
+	many->context = context;
+	many->caller = caller;
 	many->n = n;
 	many->items = palloc_extended(sizeof(Item) * Max(n, 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	for (int i = 0; i < n; i++)
 		begin_item(many, &many->items[i], &files[i]);
 	qsort(many->items, n, sizeof(Item), compare_items);
+	return many;
 }
 
 static void
@@ -130,39 +159,29 @@ end_many(Many *many)
 	MemoryContextDelete(many->context);
 }
 
-/*
- * Returns whether the item is one of those that a step, or a result, is for.
- * For a removal, sets *version to the id of the version to be removed, or
- * leaves NULL for a new marker.
- */
-typedef bool (*Pick) (const Item *item, const char **version);
-
 static bool
-pick_in_hand(const Item *item, const char **version)
+is_any(const Many *many, int todo)
 {
-	return item->in_hand;
-}
-
-static bool
-is_any(const Many *many, Pick pick)
-{
-	const char *version;
-
 	for (int i = 0; i < many->n; i++)
-		if (pick(&many->items[i], &version))
+		if (many->items[i].todo & todo)
 			return true;
 	return false;
 }
 
-/* Gives this result to all items that are picked. */
+/* Gives this result to all items with one of these things to do. */
 static void
-settle_all(Many *many, Pick pick, FileResult result)
+settle_all(Many *many, int todo, FileResult result)
 {
-	const char *version;
-
 	for (int i = 0; i < many->n; i++)
-		if (pick(&many->items[i], &version))
+		if (many->items[i].todo & todo)
 			settle(&many->items[i], result);
+}
+
+/* Keeps the id of a version as what is to be removed, or as a marker. */
+static const char *
+keep_id(const Many *many, const BucketEntry *entry)
+{
+	return MemoryContextStrdup(many->context, entry->version);
 }
 
 /*
@@ -173,7 +192,7 @@ static bool
 is_leased(Many *many, FileResult lease)
 {
 	if (lease.outcome != FILE_OK)
-		settle_all(many, pick_in_hand, lease);
+		settle_all(many, IN_HAND, lease);
 	return lease.outcome == FILE_OK;
 }
 
@@ -181,13 +200,14 @@ is_leased(Many *many, FileResult lease)
 /* ------------------------------------------------------------------- steps --- */
 
 /*
- * A step that items go through: their versions are listed, and look() gets the
- * versions of each; or versions are removed and markers made, and take() gets
- * the outcome of each; or, without the two functions, the manifest is written.
+ * A step that the items go through which have its thing to do: their versions
+ * are listed, and look() gets the versions of each; or versions are removed and
+ * markers made, and take() gets the outcome of each; or, without the two
+ * functions, the manifest is written.
  */
 typedef struct Step
 {
-	Pick		pick;
+	int			todo;
 	int			per_key;		/* entries of a key in the list, as a rule */
 	void		(*look) (Many *many, Item *item, const KeyVersions *versions);
 	void		(*take) (Many *many, Item *item, const BucketRemoval *removal);
@@ -211,10 +231,6 @@ typedef struct Portion
 								 * first step */
 	int		   *numbers;		/* numbers of the items that the step is for */
 	int			n_picked;
-	BucketCalls calls;
-	BucketManifest *manifest;	/* NULL: no manifest is being written */
-	BucketRemoving *removing;	/* NULL: no removal is under way */
-	BucketRemoval *removals;
 } Portion;
 
 static Item *
@@ -224,34 +240,8 @@ item_of(const Portion *portion, int number)
 }
 
 /*
- * Picks the items that the step is for, with their removals if the step is one.
- * Returns their number.
- */
-static int
-pick_items(Portion *portion, const Step *step)
-{
-	portion->step = step;
-	portion->n_picked = 0;
-	portion->numbers = palloc_extended(sizeof(int) * Max(portion->n, 1), MCXT_ALLOC_HUGE);
-	portion->removals = palloc_extended(sizeof(BucketRemoval) * Max(portion->n, 1), MCXT_ALLOC_HUGE);
-	for (int i = portion->first; i < portion->first + portion->n; i++)
-	{
-		const char *version = NULL;
-
-		if (!step->pick(&portion->many->items[i], &version))
-			continue;
-		portion->removals[portion->n_picked] = (BucketRemoval)
-		{
-			.key = portion->many->items[i].key,.version = version
-		};
-		portion->numbers[portion->n_picked++] = i;
-	}
-	return portion->n_picked;
-}
-
-/*
  * Takes the versions of an item.  A file that is to be put back, and whose
- * newest version the server fails to show, is odd.
+ * newest version the server fails to show, is put back by itself.
  */
 static void
 take_versions(void *arg, int ask, int errnum, const KeyVersions *versions)
@@ -262,93 +252,101 @@ take_versions(void *arg, int ask, int errnum, const KeyVersions *versions)
 	if (errnum == 0)
 		portion->step->look(portion->many, item, versions);
 	else if (portion->many->puts_back && versions->none_is_current)
-		item->is_odd = true;
+		item->todo = ALONE;
 	else
 		settle(item, fail(errnum, "could not list versions of file"));
 }
 
 static void
-begin_listing(Portion *portion)
+begin_listing(Portion *portion, BucketCalls *calls)
 {
-	VersionsAsk *asks = palloc_extended(sizeof(VersionsAsk) * portion->n_picked, MCXT_ALLOC_HUGE);
+	VersionsAsk *asks = palloc(sizeof(VersionsAsk) * portion->n_picked);
 
 	for (int i = 0; i < portion->n_picked; i++)
 		asks[i] = (VersionsAsk)
 	{
 		item_of(portion, i)->key, item_of(portion, i)->file->expected
 	};
-	portion->calls = bucket_list_many(portion->many->bucket, asks, portion->n_picked, portion->step->per_key,
-									  take_versions, portion);
+	bucket_list_many(portion->many->bucket, asks, portion->n_picked, portion->step->per_key,
+					 take_versions, portion, calls);
+}
+
+/* If the manifest could not be written, its items are not captured. */
+static void
+take_manifest(void *arg, int errnum, const BucketAnswer *answer)
+{
+	const Portion *portion = arg;
+
+	if (errnum == 0 && answer->status != 200)
+		errnum = bucket_note(portion->many->bucket, EIO, answer->error);
+	for (int i = 0; i < portion->n_picked; i++)
+	{
+		Item	   *item = item_of(portion, i);
+
+		item->todo = strcmp(item->seen.version, "null") == 0 ? CHANGE_NULL : CHANGE;
+		if (errnum != 0)
+			settle(item, fail(errnum, "could not write manifest"));
+	}
 }
 
 static void
-begin_manifest(Portion *portion)
+begin_manifest(Portion *portion, BucketCalls *calls)
 {
-	ManifestFile *files = palloc(sizeof(ManifestFile) * portion->n_picked);
+	SeenFile   *files = palloc(sizeof(SeenFile) * portion->n_picked);
 
 	for (int i = 0; i < portion->n_picked; i++)
 		files[i] = item_of(portion, i)->seen;
-	portion->manifest = bucket_begin_manifest(portion->many->bucket, portion->many->run_id, files, portion->n_picked,
-											  &portion->calls);
-}
-
-/*
- * Ends the manifest.  If the manifest could not be written, its items are not
- * captured.
- */
-static void
-end_manifest(Portion *portion)
-{
-	int			errnum = bucket_end_manifest(portion->manifest);
-
-	portion->manifest = NULL;
-	for (int i = 0; i < portion->n_picked && errnum != 0; i++)
-		settle(item_of(portion, i), fail(errnum, "could not write manifest"));
+	bucket_write_manifest(portion->many->bucket, portion->many->run_id, files, portion->n_picked,
+						  take_manifest, portion, calls);
 }
 
 static void
-pass_removals(const Portion *portion)
+take_removal(void *arg, int i, const BucketRemoval *removal)
 {
+	const Portion *portion = arg;
+
+	portion->step->take(portion->many, item_of(portion, i), removal);
+}
+
+static void
+begin_removals(Portion *portion, BucketCalls *calls)
+{
+	BucketRemoval *removals = palloc(sizeof(BucketRemoval) * portion->n_picked);
+
 	for (int i = 0; i < portion->n_picked; i++)
-		portion->step->take(portion->many, item_of(portion, i), &portion->removals[i]);
+		removals[i] = (BucketRemoval)
+	{
+		.key = item_of(portion, i)->key,.version = item_of(portion, i)->version
+	};
+	bucket_remove_many(portion->many->bucket, removals, portion->n_picked, take_removal, portion, calls);
 }
 
 /* Begins a step of the portion.  Returns false if the step is for none of its items. */
 static bool
-enter_step(Portion *portion, const Step *step)
+enter_step(Portion *portion, const Step *step, BucketCalls *calls)
 {
 	MemoryContext caller;
-	bool		begun;
 
 	if (portion->context == NULL)
 		portion->context = AllocSetContextCreate(portion->many->context, "audio_cleanup step of files",
 												 ALLOCSET_DEFAULT_SIZES);
 	MemoryContextReset(portion->context);
+	calls->context = portion->context;
 	caller = MemoryContextSwitchTo(portion->context);
-	begun = pick_items(portion, step) > 0;
-	if (begun && step->look != NULL)
-		begin_listing(portion);
-	else if (begun && step->take == NULL)
-		begin_manifest(portion);
-	else if (begun)
-		portion->removing = bucket_begin_removing(portion->many->bucket, portion->removals, portion->n_picked,
-												  &portion->calls);
+	portion->step = step;
+	portion->n_picked = 0;
+	portion->numbers = palloc(sizeof(int) * portion->n);
+	for (int i = portion->first; i < portion->first + portion->n; i++)
+		if (portion->many->items[i].todo & step->todo)
+			portion->numbers[portion->n_picked++] = i;
+	if (portion->n_picked > 0 && step->look != NULL)
+		begin_listing(portion, calls);
+	else if (portion->n_picked > 0 && step->take != NULL)
+		begin_removals(portion, calls);
+	else if (portion->n_picked > 0)
+		begin_manifest(portion, calls);
 	MemoryContextSwitchTo(caller);
-	return begun;
-}
-
-/* Ends the step that was begun, if any. */
-static void
-leave_step(Portion *portion, int errnum)
-{
-	if (portion->manifest != NULL)
-		end_manifest(portion);
-	else if (portion->removing != NULL)
-	{
-		bucket_end_removing(portion->removing, errnum);
-		portion->removing = NULL;
-		pass_removals(portion);
-	}
+	return portion->n_picked > 0;
 }
 
 static bool
@@ -357,135 +355,12 @@ advance(void *arg, int number, BucketCalls *calls)
 	const Many *many = arg;
 	Portion    *portion = &many->portions[number];
 
-	leave_step(portion, 0);
 	while (portion->n_begun < many->n_steps)
-		if (enter_step(portion, &many->steps[portion->n_begun++]))
-		{
-			*calls = portion->calls;
+		if (enter_step(portion, &many->steps[portion->n_begun++], calls))
 			return true;
-		}
 	MemoryContextReset(portion->context);
 	return false;
 }
-
-/*
- * Leads all items through these steps, in portions.  Returns 0; or an errno,
- * which then is the result of the items that are still in hand.
- */
-static int
-go_way(Many *many, const Step *steps, int n_steps, const char *action)
-{
-	int			n = (many->n + PORTION - 1) / PORTION;
-	int			errnum;
-
-	many->steps = steps;
-	many->n_steps = n_steps;
-	many->portions = palloc0(sizeof(Portion) * Max(n, 1));
-	for (int i = 0; i < n; i++)
-	{
-		many->portions[i].many = many;
-		many->portions[i].first = i * PORTION;
-		many->portions[i].n = Min(PORTION, many->n - i * PORTION);
-	}
-	errnum = bucket_run_pipeline(many->bucket, n, advance, many);
-	for (int i = 0; i < n && errnum != 0; i++)
-		leave_step(&many->portions[i], errnum);
-	if (errnum != 0)
-		settle_all(many, pick_in_hand, fail(errnum, action));
-	return errnum;
-}
-
-/*
- * Takes one step with all items together.  Removals that a busy server has not
- * made are tried again.  Returns 0 or an errno: if the versions could not be
- * listed, it is the result of the items in hand.
- */
-static int
-take_step(Many *many, const Step *step)
-{
-	Portion		all = {.many = many,.n = many->n};
-	int			errnum;
-
-	if (step->look == NULL)
-	{
-		if (pick_items(&all, step) == 0)
-			return 0;
-		errnum = bucket_remove_many(many->bucket, all.removals, all.n_picked);
-		pass_removals(&all);
-		return errnum;
-	}
-	errnum = enter_step(&all, step) ? bucket_call_many(many->bucket, &all.calls) : 0;
-	if (errnum != 0)
-		settle_all(many, pick_in_hand, fail(errnum, "could not list versions of file"));
-	return errnum;
-}
-
-
-/* ---------------------------------------------------------------- identity --- */
-
-static void
-take_identity(Many *many, Item *item, const KeyVersions *versions)
-{
-	if (!bucket_is_present(versions))
-	{
-		settle(item, come_to(FILE_VANISHED));
-		return;
-	}
-	bucket_identify_entry(&versions->entries[0], &many->bucket->expected[item->file - many->files].identity);
-	settle(item, come_to(FILE_OK));
-}
-
-static int
-compare_expected(const void *a, const void *b)
-{
-	return strcmp(((const ExpectedFile *) a)->path, ((const ExpectedFile *) b)->path);
-}
-
-void
-bucket_expect(FileStore *store, const char *const *paths, int n)
-{
-	static const Step step = {pick_in_hand, UNCOVERED, take_identity};
-	Bucket	   *bucket = bucket_of(store);
-	StoreFile  *files;
-	Many		many;
-
-	if (bucket->expected != NULL)
-		pfree(bucket->expected);
-	bucket->expected = NULL;
-	bucket->n_expected = 0;
-	if (n == 0)
-		return;
-	bucket->expected = MemoryContextAllocExtended(bucket->context, sizeof(ExpectedFile) * n,
-												  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	files = palloc_extended(sizeof(StoreFile) * n, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	for (int i = 0; i < n; i++)
-		files[i].path = paths[i];
-	begin_many(&many, store, 0, files, n);
-	/* EINTR only tells of a pending interrupt, which the caller will serve */
-	(void) take_step(&many, &step);
-	end_many(&many);
-	for (int i = 0; i < n; i++)
-	{
-		bucket->expected[i].path = paths[i];
-		bucket->expected[i].result = files[i].result;
-	}
-	pfree(files);
-	bucket->n_expected = n;
-	qsort(bucket->expected, n, sizeof(ExpectedFile), compare_expected);
-}
-
-const ExpectedFile *
-bucket_expected(const Bucket *bucket, const char *path)
-{
-	const ExpectedFile wanted = {.path = path};
-
-	if (bucket->n_expected == 0)
-		return NULL;
-	return bsearch(&wanted, bucket->expected, bucket->n_expected, sizeof(ExpectedFile), compare_expected);
-}
-
-
-/* ----------------------------------------------------------------- capture --- */
 
 /* Notes that the server may delete this key later on, because it gave no answer to the request. */
 static void
@@ -503,6 +378,130 @@ doubt(Bucket *bucket, const char *key)
 	(void) hash_search(bucket->doubtful, &digest, HASH_ENTER, NULL);
 }
 
+/* After calls were cut short, some of the markers to be made may have been on their way. */
+static void
+doubt_markers(Many *many)
+{
+	for (int i = 0; i < many->n; i++)
+		if (many->items[i].todo == CHANGE && many->items[i].version == NULL)
+			doubt(many->bucket, many->items[i].key);
+}
+
+/* Leads all items through these steps, in portions.  Returns 0 or an errno. */
+static int
+take_steps(Many *many, const Step *steps, int n_steps)
+{
+	int			n = (many->n + PORTION - 1) / PORTION;
+	int			errnum;
+
+	many->steps = steps;
+	many->n_steps = n_steps;
+	many->portions = palloc0(sizeof(Portion) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		many->portions[i].many = many;
+		many->portions[i].first = i * PORTION;
+		many->portions[i].n = Min(PORTION, many->n - i * PORTION);
+	}
+	errnum = bucket_run_pipeline(many->bucket, n, advance, many);
+	if (errnum != 0)
+		doubt_markers(many);
+	return errnum;
+}
+
+/* Takes the steps.  An errno is the result of the items that are still in hand. */
+static int
+go_way(Many *many, const Step *steps, int n_steps, const char *action)
+{
+	int			errnum = take_steps(many, steps, n_steps);
+
+	if (errnum != 0)
+		settle_all(many, IN_HAND, fail(errnum, action));
+	return errnum;
+}
+
+/*
+ * Takes one step, and once more with the items that a busy server has left,
+ * several times.  Returns 0 or an errno: if the versions could not be listed, it
+ * is the result of the items in hand.
+ */
+static int
+take_step(Many *many, const Step *step)
+{
+	int			errnum = 0;
+
+	for (int try = 0; errnum == 0 && try <= MAX_TRIES && is_any(many, step->todo); try++)
+	{
+		if (try > 0)
+			errnum = bucket_rest(try - 1) ? bucket_stay_leased(many->bucket).errnum : bucket_note(many->bucket, EINTR, NULL);
+		if (errnum == 0)
+			errnum = take_steps(many, step, 1);
+	}
+	if (errnum != 0 && step->look != NULL)
+		settle_all(many, IN_HAND, fail(errnum, "could not list versions of file"));
+	return errnum;
+}
+
+
+/* ---------------------------------------------------------------- identity --- */
+
+static void
+take_identity(Many *many, Item *item, const KeyVersions *versions)
+{
+	if (!bucket_is_present(versions))
+	{
+		settle(item, come_to(FILE_VANISHED));
+		return;
+	}
+	bucket_identify_entry(&versions->entries[0], &item->identity);
+	settle(item, come_to(FILE_OK));
+}
+
+void
+bucket_expect(FileStore *store, const char *const *paths, int n)
+{
+	static const Step step = {LOOK, UNCOVERED, take_identity};
+	Bucket	   *bucket = bucket_of(store);
+	Many	   *many;
+	StoreFile  *files;
+
+	if (bucket->expected != NULL)
+		MemoryContextDelete(bucket->expected->context);
+	bucket->expected = NULL;
+	if (n == 0)
+		return;
+	files = palloc_extended(sizeof(StoreFile) * n, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	for (int i = 0; i < n; i++)
+		files[i].path = paths[i];
+	many = begin_many(store, 0, files, n);
+	/* EINTR only tells of a pending interrupt, which the caller will serve */
+	(void) take_step(many, &step);
+	for (int i = 0; i < n; i++)
+		many->items[i].result = many->items[i].file->result;
+	MemoryContextSwitchTo(many->caller);
+	pfree(files);
+	bucket->expected = many;
+}
+
+bool
+bucket_has_expected(Bucket *bucket, const char *path, FileIdentity *identity, FileResult *result)
+{
+	char		key[BUCKET_KEY_MAX + 1];
+	const Item	wanted = {.key = key};
+	const Item *known = NULL;
+
+	if (bucket->expected != NULL && bucket_key(bucket, path, key) == 0)
+		known = bsearch(&wanted, bucket->expected->items, bucket->expected->n, sizeof(Item), compare_items);
+	if (known == NULL)
+		return false;
+	*identity = known->identity;
+	*result = known->result;
+	return true;
+}
+
+
+/* ----------------------------------------------------------------- capture --- */
+
 bool
 bucket_is_doubtful(const Bucket *bucket, const char *key)
 {
@@ -515,35 +514,63 @@ bucket_is_doubtful(const Bucket *bucket, const char *key)
 }
 
 /*
+ * Returns whether a marker hides another version than the expected version: a
+ * capture was killed before it could verify the file.
+ */
+static bool
+hides_stranger(const KeyVersions *versions)
+{
+	for (int i = 1; i < versions->at; i++)
+		if (versions->entries[i].is_marker)
+			return false;
+	return versions->at > 1 && versions->entries[0].is_marker;
+}
+
+/* Returns the place of the expected file, by the versions of its key. */
+static FilePlace
+place_of(const KeyVersions *versions)
+{
+	if (versions->at == 0)
+		return PLACE_UPLOAD;
+	if (bucket_is_captured(versions))
+		return PLACE_TRASH;
+	if (hides_stranger(versions))
+		return PLACE_UNFINISHED;
+	return bucket_is_present(versions) ? PLACE_OTHER : PLACE_NOWHERE;
+}
+
+/*
  * Finds out where a condemned file is.  A file that is to be captured stays in
- * hand.
+ * hand, and so does a marker that a killed process has left above a stranger.
  */
 static void
 take_condemned(Many *many, Item *item, const KeyVersions *versions)
 {
 	const BucketEntry *newest = &versions->entries[0];
 
-	item->file->place = bucket_place_of(versions);
+	item->file->place = place_of(versions);
+	if (item->file->place == PLACE_UNFINISHED)
+	{
+		item->file->place = PLACE_OTHER;
+		item->outcome = FILE_OK;
+		item->version = keep_id(many, newest);
+		item->todo = SHOW;
+		return;
+	}
 	if (item->file->place != PLACE_UPLOAD)
 	{
 		settle(item, come_to(FILE_OK));
 		return;
 	}
-	item->is_null = strcmp(newest->version, "null") == 0;
-	item->seen = (ManifestFile)
+	item->todo = RECORD;
+	item->seen = (SeenFile)
 	{
 		.path = item->file->path,
-			.version = MemoryContextStrdup(many->context, newest->version),
+			.version = keep_id(many, newest),
 			.etag = MemoryContextStrdup(many->context, newest->etag),
 			.size = newest->size,
 			.modified = newest->modified
 	};
-}
-
-static bool
-pick_null(const Item *item, const char **version)
-{
-	return item->in_hand && item->is_null;
 }
 
 /*
@@ -557,20 +584,16 @@ check_null_versions(Many *many)
 {
 	int			errnum;
 
-	if (!is_any(many, pick_null))
+	if (!is_any(many, CHANGE_NULL))
 		return;
 	errnum = bucket_reach((FileStore *) many->bucket);
 	if (errnum == 0 && !many->bucket->enabled)
 		errnum = bucket_note(many->bucket, ENOTSUP, "the bucket keeps no versions");
 	if (errnum != 0)
-		settle_all(many, pick_null, fail(errnum, "could not delete safely"));
-}
-
-/* A file of version "null" is left for later, because the bucket is asked right before its removal. */
-static bool
-pick_unmarked(const Item *item, const char **version)
-{
-	return item->in_hand && !item->is_null;
+		settle_all(many, CHANGE_NULL, fail(errnum, "could not delete safely"));
+	for (int i = 0; i < many->n; i++)
+		if (many->items[i].todo == CHANGE_NULL)
+			many->items[i].todo = CHANGE;
 }
 
 /*
@@ -580,8 +603,9 @@ pick_unmarked(const Item *item, const char **version)
 static void
 take_marked(Many *many, Item *item, const BucketRemoval *removal)
 {
-	item->marker = removal->marker;
+	item->todo = VERIFY;
 	item->made = removal->errnum == 0;
+	item->marker = removal->marker ? MemoryContextStrdup(many->context, removal->marker) : NULL;
 	if (removal->is_doubtful)
 		doubt(many->bucket, item->key);
 	if (removal->errnum != 0 && removal->errnum != EIO && removal->errnum != ETIMEDOUT &&
@@ -601,48 +625,33 @@ find_marker(const Item *item, const KeyVersions *versions)
 	if (item->marker == NULL && bucket_is_captured(versions))
 		return versions->at - 1;
 	if (item->marker == NULL)
-		return item->made && bucket_hides_stranger(versions) ? 0 : -1;
-	for (int i = 0; i < versions->n; i++)
-		if (versions->entries[i].is_marker && strcmp(versions->entries[i].version, item->marker) == 0)
-			return i;
-	return -1;
+		return item->made && hides_stranger(versions) ? 0 : -1;
+	return bucket_find_version(versions, item->marker);
 }
 
 /*
  * Verifies a capture: the expected version must lie right below the marker.
- * The item stays in hand if another version lies there, with the marker as
- * `version` to be removed; or, without a `version`, if there is no marker and
- * no marker will come later.
+ * If another version lies there, the marker is to be removed; if there is no
+ * marker, and no marker will come later, another one is to be made.
  */
 static void
 take_verified(Many *many, Item *item, const KeyVersions *versions)
 {
 	int			at = find_marker(item, versions);
 
-	item->version = NULL;
 	if (at >= 0 && versions->at == at + 1)
 		settle(item, come_to(FILE_OK));
 	else if (at >= 0)
 	{
 		item->outcome = at + 1 < versions->n && !versions->entries[at + 1].is_marker ?
 			FILE_REPLACED : FILE_VANISHED;
-		item->version = MemoryContextStrdup(many->context, versions->entries[at].version);
+		item->version = keep_id(many, &versions->entries[at]);
+		item->todo = SHOW;
 	}
 	else if (item->marker != NULL || versions->at != 0 || bucket_is_doubtful(many->bucket, item->key))
 		settle(item, fail(bucket_note(many->bucket, EIO, "the server has made no delete marker"), "could not delete file"));
-}
-
-static bool
-pick_stranger(const Item *item, const char **version)
-{
-	*version = item->version;
-	return item->in_hand && item->version != NULL;
-}
-
-static bool
-pick_no_stranger(const Item *item, const char **version)
-{
-	return item->in_hand && item->version == NULL;
+	else
+		item->todo = strcmp(item->seen.version, "null") == 0 ? CHANGE_NULL : CHANGE;
 }
 
 /* A busy server is asked again, and a lost lease is taken again. */
@@ -664,21 +673,29 @@ take_uncovered(Many *many, Item *item, const BucketRemoval *removal)
 static void
 show_strangers(Many *many)
 {
-	static const Step step = {pick_stranger,.take = take_uncovered};
+	static const Step step = {SHOW,.take = take_uncovered};
 	FileResult	kept;
 
-	if (!is_any(many, pick_stranger))
+	if (!is_any(many, SHOW))
 		return;
 	kept = bucket_stay_leased(many->bucket);
 	if (kept.outcome != FILE_OK)
 	{
-		settle_all(many, pick_no_stranger, kept);
+		settle_all(many, IN_HAND & ~SHOW, kept);
 		kept = bucket_keep_lease(many->bucket);
 	}
 	if (kept.outcome == FILE_OK)
 		(void) take_step(many, &step);
-	settle_all(many, pick_stranger, fail(EAGAIN, "could not put back file"));
+	settle_all(many, SHOW, fail(EAGAIN, "could not put back file"));
 }
+
+static const Step hiding[] = {
+	{LOOK, UNCOVERED, take_condemned},
+	{RECORD},
+	{CHANGE,.take = take_marked},
+	{VERIFY, COVERED, take_verified},
+	{SHOW,.take = take_uncovered}
+};
 
 /*
  * Hides the files that are left, all together, in several attempts if need be.
@@ -686,11 +703,10 @@ show_strangers(Many *many)
 static void
 hide_left(Many *many)
 {
-	static const Step mark = {pick_in_hand,.take = take_marked};
-	static const Step verify = {pick_in_hand, COVERED, take_verified};
 	int			errnum = EIO;
+	int			stopped;
 
-	for (int try = 0; try <= MAX_TRIES && is_any(many, pick_in_hand); try++)
+	for (int try = 0; try <= MAX_TRIES && is_any(many, IN_HAND); try++)
 	{
 		if (!bucket_rest(try))
 		{
@@ -700,108 +716,93 @@ hide_left(Many *many)
 		if (!is_leased(many, bucket_stay_leased(many->bucket)))
 			return;
 		check_null_versions(many);
-		(void) take_step(many, &mark);
-		if (take_step(many, &verify) != 0)
-			return;
+		/* a marker that may have been made must not be made again */
+		if ((stopped = take_step(many, &hiding[2])) != 0 || (stopped = take_step(many, &hiding[3])) != 0)
+		{
+			errnum = stopped;
+			break;
+		}
 		show_strangers(many);
 	}
-	settle_all(many, pick_in_hand, fail(errnum, "could not delete file"));
+	settle_all(many, IN_HAND, fail(errnum, "could not delete file"));
 }
 
 static void
 hide_all(Many *many)
 {
-	static const Step steps[] = {
-		{pick_in_hand, UNCOVERED, take_condemned},
-		{pick_in_hand},			/* the manifest */
-		{pick_unmarked,.take = take_marked},
-		{pick_in_hand, COVERED, take_verified},
-		{pick_stranger,.take = take_uncovered}
-	};
-
-	if (go_way(many, steps, lengthof(steps), "could not delete file") != 0)
+	if (go_way(many, hiding, lengthof(hiding), "could not delete file") != 0)
 		return;
 	show_strangers(many);
 	hide_left(many);
 }
 
-/* Destroys the items in hand in their place, because there is no trash. */
+/* Destroys the files that were seen in their place, because there is no trash. */
 static void
 destroy_unversioned(Many *many)
 {
-	static const Step step = {pick_in_hand};
-	Portion		all = {.many = many,.n = many->n};
-	int			n = pick_items(&all, &step);
-	ConditionalDelete *files = palloc_extended(sizeof(ConditionalDelete) * Max(n, 1), MCXT_ALLOC_HUGE);
+	BucketCalls calls = {many->context};
+	int			errnum;
 
-	for (int i = 0; i < n; i++)
-	{
-		const Item *item = item_of(&all, i);
-
-		files[i] = (ConditionalDelete)
+	for (int i = 0; i < many->n; i++)
+		if (many->items[i].todo == RECORD)
 		{
-			.key = item->key,.etag = item->seen.etag,.modified = item->seen.modified
-		};
-	}
-	bucket_delete_conditionally(many->bucket, files, n);
-	for (int i = 0; i < n; i++)
-	{
-		settle(item_of(&all, i), files[i].result);
-		item_of(&all, i)->file->destroyed = files[i].result.outcome == FILE_OK;
-	}
+			many->items[i].file->result = fail(EAGAIN, "could not delete file");
+			bucket_delete_conditionally(many->bucket, many->items[i].key, &many->items[i].seen,
+										&many->items[i].file->result, &calls);
+		}
+	errnum = bucket_stay_leased(many->bucket).errnum;
+	if (errnum == 0)
+		errnum = bucket_call_many(many->bucket, &calls);
+	for (int i = 0; i < many->n; i++)
+		if (many->items[i].todo == RECORD)
+		{
+			StoreFile  *file = many->items[i].file;
+
+			settle(&many->items[i], errnum != 0 && file->result.errnum == EAGAIN ?
+				   fail(errnum, "could not delete file") : file->result);
+			file->destroyed = file->result.outcome == FILE_OK;
+		}
 }
 
 static void
 capture_all(Many *many, bool for_good)
 {
-	static const Step step = {pick_in_hand, UNCOVERED, take_condemned};
-
 	if (!many->bucket->conditional)
 		hide_all(many);
-	else if (take_step(many, &step) != 0)
+	else if (take_step(many, &hiding[0]) != 0)
 		return;
 	else if (for_good)
 		destroy_unversioned(many);
 	else
-		settle_all(many, pick_in_hand, fail(bucket_note(many->bucket, ENOTSUP, "the bucket keeps no versions"),
-											"could not back up file"));
-}
-
-/* Removes markers that a killed process has left above strangers. */
-static void
-mend(Many *many)
-{
-	for (int i = 0; i < many->n; i++)
-	{
-		StoreFile  *file = many->items[i].file;
-		int			errnum;
-
-		if (file->place != PLACE_UNFINISHED)
-			continue;
-		file->place = bucket_locate((FileStore *) many->bucket, many->run_id, file->path, file->expected, true, &errnum);
-		if (file->place == PLACE_UNKNOWN)
-			file->result = fail(errnum, "could not put back file");
-	}
+		settle_all(many, IN_HAND, fail(bucket_note(many->bucket, ENOTSUP, "the bucket keeps no versions"),
+									   "could not back up file"));
 }
 
 void
 bucket_capture_many(FileStore *store, int64 run_id, StoreFile *files, int n, bool for_good)
 {
-	Many		many;
+	Many	   *many;
 
 	if (n == 0)
 		return;
-	begin_many(&many, store, run_id, files, n);
-	if (is_leased(&many, bucket_keep_lease(many.bucket)))
-	{
-		capture_all(&many, for_good);
-		mend(&many);
-	}
-	end_many(&many);
+	many = begin_many(store, run_id, files, n);
+	if (is_leased(many, bucket_keep_lease(many->bucket)))
+		capture_all(many, for_good);
+	end_many(many);
 }
 
 
 /* ----------------------------------------------------------------- destroy --- */
+
+/* Has the marker removed of a version that is gone.  A marker that stays does no harm. */
+static void
+settle_bare(Item *item, FileResult result)
+{
+	settle(item, result);
+	item->version = item->marker;
+	if (item->marker != NULL)
+		item->todo = BARE;
+}
 
 /*
  * Finds the version to be removed; and its marker, if no other version lies
@@ -819,32 +820,18 @@ take_doomed(Many *many, Item *item, const KeyVersions *versions)
 	 */
 	if (versions->n == 1 && versions->entries[0].is_marker)
 	{
-		settle(item, come_to(FILE_VANISHED));
-		item->marker = MemoryContextStrdup(many->context, versions->entries[0].version);
+		item->marker = keep_id(many, &versions->entries[0]);
+		settle_bare(item, come_to(FILE_VANISHED));
 	}
 	else if (!bucket_is_captured(versions))
 		settle(item, come_to(FILE_VANISHED));
 	else
 	{
-		item->version = MemoryContextStrdup(many->context, versions->entries[versions->at].version);
-		item->is_null = strcmp(item->version, "null") == 0;
+		item->version = keep_id(many, &versions->entries[versions->at]);
+		item->todo = strcmp(item->version, "null") == 0 ? CHANGE_NULL : CHANGE;
 		if (is_last)
-			item->marker = MemoryContextStrdup(many->context, versions->entries[versions->at - 1].version);
+			item->marker = keep_id(many, &versions->entries[versions->at - 1]);
 	}
-}
-
-static bool
-pick_doomed(const Item *item, const char **version)
-{
-	*version = item->version;
-	return item->in_hand;
-}
-
-/* A file of version "null" is left for later: see check_null_versions(). */
-static bool
-pick_doomed_version(const Item *item, const char **version)
-{
-	return pick_doomed(item, version) && !item->is_null;
 }
 
 /*
@@ -856,47 +843,35 @@ take_destroyed(Many *many, Item *item, const BucketRemoval *removal)
 {
 	if (removal->errnum == 0)
 	{
-		settle(item, come_to(FILE_OK));
+		settle_bare(item, come_to(FILE_OK));
 		item->file->freed = item->file->expected->size;
 	}
 	else if (!removal->again)
 		settle(item, fail(removal->errnum, "could not delete file"));
 }
 
-/*
- * Picks the markers of versions that are gone.  A marker that stays does no
- * harm.
- */
-static bool
-pick_bare_marker(const Item *item, const char **version)
-{
-	*version = item->marker;
-	return item->marker != NULL && !item->in_hand && item->file->result.outcome != FILE_FAILED;
-}
-
 static void
 take_bared(Many *many, Item *item, const BucketRemoval *removal)
 {
 	if (!removal->again)
-		item->marker = NULL;
+		item->todo = NOTHING;
 }
 
 static void
 destroy_all(Many *many)
 {
 	static const Step steps[] = {
-		{pick_in_hand, COVERED, take_doomed},
-		{pick_doomed_version,.take = take_destroyed},
-		{pick_bare_marker,.take = take_bared}
+		{LOOK, COVERED, take_doomed},
+		{CHANGE,.take = take_destroyed},
+		{BARE,.take = take_bared}
 	};
-	static const Step again = {pick_doomed,.take = take_destroyed};
 
 	if (go_way(many, steps, lengthof(steps), "could not delete file") != 0)
 		return;
-	if (is_any(many, pick_in_hand) && is_leased(many, bucket_stay_leased(many->bucket)))
+	if (is_any(many, IN_HAND) && is_leased(many, bucket_stay_leased(many->bucket)))
 	{
 		check_null_versions(many);
-		settle_all(many, pick_in_hand, fail(take_step(many, &again) == EINTR ? EINTR : EAGAIN, "could not delete file"));
+		settle_all(many, IN_HAND, fail(take_step(many, &steps[1]) == EINTR ? EINTR : EAGAIN, "could not delete file"));
 	}
 	(void) take_step(many, &steps[2]);
 }
@@ -904,12 +879,11 @@ destroy_all(Many *many)
 StoreUnlinks *
 bucket_destroy_begin(FileStore *store, int64 run_id, StoreFile *files, int n)
 {
-	Many		many;
+	Many	   *many = begin_many(store, run_id, files, n);
 
-	begin_many(&many, store, run_id, files, n);
-	if (is_leased(&many, bucket_keep_lease(many.bucket)))
-		destroy_all(&many);
-	end_many(&many);
+	if (is_leased(many, bucket_keep_lease(many->bucket)))
+		destroy_all(many);
+	end_many(many);
 	return NULL;
 }
 
@@ -919,34 +893,50 @@ bucket_destroy_begin(FileStore *store, int64 run_id, StoreFile *files, int n)
 static void
 take_located(Many *many, Item *item, const KeyVersions *versions)
 {
-	item->file->place = bucket_place_of(versions);
+	item->file->place = place_of(versions);
 	settle(item, come_to(FILE_OK));
+}
+
+FilePlace
+bucket_locate(FileStore *store, int64 run_id, const char *path, const FileIdentity *expected,
+			  bool mend, int *errnum)
+{
+	static const Step locating = {LOOK, BY_NAME, take_located};
+	static const Step mending = {LOOK, BY_NAME, take_condemned};
+	StoreFile	file = {path,.expected = expected};
+	Many	   *many = begin_many(store, run_id, &file, 1);
+
+	(void) take_step(many, &locating);
+	/* what was listed before the lease was taken may not be true any more */
+	if (mend && file.place == PLACE_UNFINISHED)
+	{
+		file.place = PLACE_UNKNOWN;
+		many->items[0].todo = LOOK;
+		if (is_leased(many, bucket_keep_lease(many->bucket)) && take_step(many, &mending) == 0)
+			show_strangers(many);
+	}
+	end_many(many);
+	*errnum = file.result.errnum;
+	return file.place;
 }
 
 void
 bucket_locate_many(FileStore *store, int64 run_id, StoreFile *files, int n)
 {
-	static const Step steps[] = {{pick_in_hand, COVERED, take_located}};
-	Many		many;
+	static const Step locating = {LOOK, COVERED, take_located};
+	Many	   *many;
 
 	if (n == 0)
 		return;
-	begin_many(&many, store, run_id, files, n);
-	(void) go_way(&many, steps, lengthof(steps), "could not list versions of file");
-	end_many(&many);
+	many = begin_many(store, run_id, files, n);
+	(void) go_way(many, &locating, 1, "could not list versions of file");
+	end_many(many);
 }
 
 
 /* ---------------------------------------------------------------- put back --- */
 
-/* An odd item is not looked at: the file is put back by itself. */
-static bool
-pick_even(const Item *item, const char **version)
-{
-	return item->in_hand && !item->is_odd;
-}
-
-/* Finds the one marker right above a file.  A file with more markers is odd, and is put back by itself. */
+/* Finds the one marker right above a file.  A file with more markers is put back by itself. */
 static void
 take_hidden(Many *many, Item *item, const KeyVersions *versions)
 {
@@ -954,36 +944,21 @@ take_hidden(Many *many, Item *item, const KeyVersions *versions)
 		settle(item, come_to(FILE_VANISHED));
 	else if (bucket_is_present(versions))
 		settle(item, come_to(FILE_OCCUPIED));
-	else if (versions->at > 1)
-		item->is_odd = true;
 	else
-		item->version = MemoryContextStrdup(many->context, versions->entries[0].version);
+	{
+		item->todo = versions->at > 1 ? ALONE : SHOW;
+		item->version = keep_id(many, &versions->entries[0]);
+	}
 }
 
-static bool
-pick_cover(const Item *item, const char **version)
-{
-	*version = item->version;
-	return item->in_hand && !item->is_odd && item->version != NULL;
-}
-
-/*
- * Takes the result of a removal of a marker.  A busy server is asked again.
- * An item whose marker is gone has no `version` any more.
- */
+/* Takes the result of a removal of a marker.  A busy server is asked again. */
 static void
 take_shown(Many *many, Item *item, const BucketRemoval *removal)
 {
 	if (removal->errnum == 0)
-		item->version = NULL;
+		item->todo = VERIFY;
 	else if (!removal->again)
 		settle(item, fail(removal->errnum, "could not put back file"));
-}
-
-static bool
-pick_uncovered(const Item *item, const char **version)
-{
-	return item->in_hand && !item->is_odd && item->version == NULL;
 }
 
 static void
@@ -996,57 +971,58 @@ take_seen(Many *many, Item *item, const KeyVersions *versions)
 	else if (bucket_is_present(versions))
 		settle(item, come_to(FILE_OCCUPIED));
 	else
-		item->is_odd = true;
+		item->todo = ALONE;
 }
 
 static void
 show_all(Many *many)
 {
 	static const Step steps[] = {
-		{pick_even, COVERED, take_hidden},
-		{pick_cover,.take = take_shown},
-		{pick_uncovered, UNCOVERED, take_seen}
+		{LOOK, COVERED, take_hidden},
+		{SHOW,.take = take_shown},
+		{VERIFY, UNCOVERED, take_seen}
 	};
 
 	if (go_way(many, steps, lengthof(steps), "could not put back file") != 0 ||
-		!is_any(many, pick_cover) || !is_leased(many, bucket_stay_leased(many->bucket)))
+		!is_any(many, SHOW) || !is_leased(many, bucket_stay_leased(many->bucket)))
 		return;
 	(void) take_step(many, &steps[1]);
 	(void) take_step(many, &steps[2]);
 }
 
-/* Puts odd files back, one after the other. */
+/* Puts files back by themselves, one after the other. */
 static void
-put_back_odd(Many *many)
+put_back_alone(Many *many)
 {
 	for (int i = 0; i < many->n; i++)
 	{
 		Item	   *item = &many->items[i];
 		const StoreFile *file = item->file;
 
-		if (!item->in_hand)
+		if (item->todo == NOTHING)
 			continue;
-		settle(item, item->is_odd ?
+		settle(item, item->todo == ALONE ?
 			   bucket_put_back_as((FileStore *) many->bucket, many->run_id, file->path, file->as, file->expected) :
 			   fail(EAGAIN, "could not put back file"));
 		if (file->result.errnum == EINTR)
-			settle_all(many, pick_in_hand, file->result);
+			settle_all(many, IN_HAND, file->result);
 	}
 }
 
 void
 bucket_put_back_many(FileStore *store, int64 run_id, StoreFile *files, int n)
 {
-	Many		many;
+	Many	   *many;
 
 	if (n == 0)
 		return;
-	begin_many(&many, store, run_id, files, n);
-	many.puts_back = true;
+	many = begin_many(store, run_id, files, n);
+	many->puts_back = true;
 	for (int i = 0; i < n; i++)
-		many.items[i].is_odd = strcmp(many.items[i].file->path, many.items[i].file->as) != 0;
-	if (is_leased(&many, bucket_keep_lease(many.bucket)))
-		show_all(&many);
-	put_back_odd(&many);
-	end_many(&many);
+		if (many->items[i].todo == LOOK && strcmp(many->items[i].file->path, many->items[i].file->as) != 0)
+			many->items[i].todo = ALONE;
+	if (is_leased(many, bucket_keep_lease(many->bucket)))
+		show_all(many);
+	put_back_alone(many);
+	end_many(many);
 }

@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-
 #include "src/pg/library.h"
 #include "src/store/bucket/bucket.h"
 #include "src/store/bucket/options.h"
@@ -129,6 +128,12 @@ bucket_key(Bucket *bucket, const char *path, char key[BUCKET_KEY_MAX + 1])
 	return 0;
 }
 
+void
+bucket_own_key(const Bucket *bucket, const char *path, char key[BUCKET_KEY_MAX + 1])
+{
+	snprintf(key, BUCKET_KEY_MAX + 1, "%s%s", bucket->prefix, path);
+}
+
 
 /* ----------------------------------------------------------------- opening --- */
 
@@ -217,8 +222,6 @@ bucket_close(FileStore *store)
 	}
 	if (bucket->lanes != NULL)
 		pfree(bucket->lanes);
-	if (bucket->expected != NULL)
-		pfree(bucket->expected);
 	explicit_bzero(&bucket->keys, sizeof(bucket->keys));
 	pfree(bucket);
 }

@@ -52,9 +52,9 @@ errno_of_deletion(Bucket *bucket, const BucketAnswer *answer, bool alone)
 }
 
 int
-bucket_remove_version(Bucket *bucket, const char *key, const char *version)
+bucket_remove_version(Bucket *bucket, const char *key, const char *version, bool leased)
 {
-	const BucketCall call = {.method = "DELETE",.key = key,.query = {{"versionId", version}}};
+	const BucketCall call = {.method = "DELETE",.key = key,.query = {{"versionId", version}},.leased = leased};
 	const BucketAnswer *answer;
 	int			errnum;
 
@@ -64,20 +64,18 @@ bucket_remove_version(Bucket *bucket, const char *key, const char *version)
 	return errnum != 0 ? errnum : errno_of_deletion(bucket, answer, true);
 }
 
-bool
-bucket_rest_if_listed_again(char removed[BUCKET_ID_SIZE], const char *listed, int *tries)
+int
+bucket_remove_listed(Bucket *bucket, const char *key, const char *listed, bool leased, RemovedVersion *removed)
 {
-	if (strcmp(removed, listed) == 0)
-	{
-		if (*tries == MAX_TRIES)
-			return false;
+	if (strcmp(removed->version, listed) != 0)
+		removed->tries = 0;
+	else if (removed->tries == MAX_TRIES)
+		return bucket_note(bucket, EIO, "the server still lists a version that it has removed");
+	else
 		/* an interrupt that is pending ends the next request */
-		(void) bucket_rest((*tries)++);
-		return true;
-	}
-	*tries = 0;
-	strlcpy(removed, listed, BUCKET_ID_SIZE);
-	return true;
+		(void) bucket_rest(removed->tries++);
+	strlcpy(removed->version, listed, sizeof(removed->version));
+	return bucket_remove_version(bucket, key, removed->version, leased);
 }
 
 
@@ -86,25 +84,17 @@ bucket_rest_if_listed_again(char removed[BUCKET_ID_SIZE], const char *listed, in
 /* The removals of one request, which stand side by side. */
 typedef struct RemovalGroup
 {
-	int			first;
+	Bucket	   *bucket;
+	int			first;			/* number of the first removal */
+	BucketRemoval *removals;	/* from the first on */
 	int			n;
 	bool		alone;			/* one removal, by a request of its own */
 	StringInfoData body;
 	char		md5[BUCKET_MD5_SIZE];
 	const char *headers[2];		/* the second is NULL, the end */
+	RemovalSink sink;
+	void	   *arg;
 } RemovalGroup;
-
-struct BucketRemoving
-{
-	Bucket	   *bucket;
-	BucketRemoval *removals;
-	int			n;
-	bool		is_stopped;		/* the lease is over */
-	int			next;
-	int			busy;			/* groups that are on their way */
-	int			group_size;
-	RemovalGroup *groups;		/* by lane */
-};
 
 /* Returns whether XML can hold the key unchanged. */
 static bool
@@ -136,87 +126,36 @@ append_removal(StringInfo body, const BucketRemoval *removal)
 	appendStringInfoString(body, "</Object>");
 }
 
+/* Returns whether the removal has no version id: a server may take it for no version, and make a marker. */
+static bool
+lacks_id(const BucketRemoval *removal)
+{
+	return removal->version != NULL && removal->version[0] == '\0';
+}
+
 /*
- * A version without an id is to be alone, and is refused there: among others,
- * a server may take it for no version, and make a marker.
+ * Fills the group with up to `max` removals that one request can make.  Returns
+ * false if there is no MD5, or the first removal must be alone.
  */
 static bool
-is_to_be_alone(const BucketRemoving *removing, int i)
+fill_group(RemovalGroup *group, int max)
 {
-	const BucketRemoval *removal = &removing->removals[i];
+	StringInfo	body = &group->body;
 
-	return removing->group_size == 1 || !fits_xml(removal->key) ||
-		(removal->version != NULL && removal->version[0] == '\0');
-}
-
-/* Makes the call for one removal.  Returns false if its version has no id. */
-static bool
-call_alone(RemovalGroup *group, const BucketRemoval *removal, BucketCall *call)
-{
-	const BucketCall alone = {
-		.method = "DELETE",.key = removal->key,.query = {{"versionId", removal->version}},
-		.once = removal->version == NULL,.leased = true
-	};
-
-	*call = alone;
-	group->alone = true;
-	group->n = 1;
-	return removal->version == NULL || removal->version[0] != '\0';
-}
-
-/* Makes the call for a group of removals.  Returns false if there is no MD5. */
-static bool
-call_together(BucketRemoving *removing, RemovalGroup *group, BucketCall *call)
-{
-	const BucketRemoval *first = &removing->removals[group->first];
-	BucketCall	together = {
-		.method = "POST",.query = {{"delete", ""}},.headers = group->headers,
-		.once = first->version == NULL,.leased = true
-	};
-
-	group->alone = false;
-	group->n = 0;
-	if (group->body.data == NULL)
-		initStringInfo(&group->body);
-	resetStringInfo(&group->body);
-	appendStringInfoString(&group->body, "<Delete>");
-	while (group->n < removing->group_size && group->first + group->n < removing->n &&
-		   group->body.len < GROUP_BYTES && !is_to_be_alone(removing, group->first + group->n))
-		append_removal(&group->body, first + group->n++);
-	appendStringInfoString(&group->body, "</Delete>");
-	group->headers[0] = group->md5;
-	together.body = group->body.data;
-	*call = together;
-	return bucket_md5_header(group->body.data, group->md5);
-}
-
-static bool
-next_group(void *arg, int lane, BucketCall *call)
-{
-	BucketRemoving *removing = arg;
-	RemovalGroup *group = &removing->groups[lane];
-	bool		made;
-
-	removing->is_stopped = bucket_lease_is_older(removing->bucket, LEASE_OVER_SECONDS);
-	while (removing->next < removing->n && !removing->is_stopped)
+	initStringInfo(body);
+	appendStringInfoString(body, "<Delete>");
+	for (; group->n < max && body->len < GROUP_BYTES; group->n++)
 	{
-		BucketRemoval *removal = &removing->removals[removing->next];
+		const BucketRemoval *removal = &group->removals[group->n];
 
-		group->first = removing->next;
-		made = is_to_be_alone(removing, group->first) ? call_alone(group, removal, call) :
-			call_together(removing, group, call) || call_alone(group, removal, call);
-		removing->next += group->n;
-		if (made)
-		{
-			removing->busy++;
-			return true;
-		}
-		removal->again = false;
-		removal->errnum = bucket_note(removing->bucket, EINVAL, "the server gave no version id");
+		if (!fits_xml(removal->key) || lacks_id(removal))
+			break;
+		append_removal(body, removal);
 	}
-	return false;
+	appendStringInfoString(body, "</Delete>");
+	group->headers[0] = group->md5;
+	return group->n > 0 && bucket_md5_header(body->data, group->md5);
 }
-
 
 /* ----------------------------------------------------------------- answers --- */
 
@@ -246,7 +185,7 @@ take_outcome(Bucket *bucket, const BucketEntry *entry, BucketRemoval *removal)
 	removal->errnum = errno_of_key(bucket, entry->code);
 	removal->again = removal->errnum == EAGAIN;
 	if (removal->errnum == 0 && removal->version == NULL && entry->version[0] != '\0')
-		removal->marker = pstrdup(entry->version);
+		removal->marker = entry->version;
 }
 
 /*
@@ -309,138 +248,71 @@ take_failure(BucketRemoval *removals, int n, int errnum, const BucketAnswer *ans
 }
 
 static void
-take_group(void *arg, int lane, int errnum, const BucketAnswer *answer)
+take_group(void *arg, int errnum, const BucketAnswer *answer)
 {
-	BucketRemoving *removing = arg;
-	const RemovalGroup *group = &removing->groups[lane];
-	BucketRemoval *first = &removing->removals[group->first];
+	const RemovalGroup *group = arg;
+	BucketRemoval *removals = group->removals;
 
-	removing->busy--;
 	if (errnum == 0)
-		errnum = errno_of_deletion(removing->bucket, answer, group->alone);
+		errnum = errno_of_deletion(group->bucket, answer, group->alone);
 	if (errnum != 0)
-		take_failure(first, group->n, errnum, answer);
+		take_failure(removals, group->n, errnum, answer);
 	else if (!group->alone)
-		take_entries(removing->bucket, answer, first, group->n);
-	else
-	{
-		first->errnum = 0;
-		first->again = false;
-		if (first->version == NULL && answer->version[0] != '\0')
-			first->marker = pstrdup(answer->version);
-	}
+		take_entries(group->bucket, answer, removals, group->n);
+	else if (removals->version == NULL && answer->version[0] != '\0')
+		removals->marker = answer->version;
+	for (int i = 0; i < group->n; i++)
+		group->sink(group->arg, group->first + i, &removals[i]);
 }
 
-
-/* ------------------------------------------------------------------- rounds --- */
-
-static bool
-is_removed(const void *arg)
+/* Adds the call for the removals of the group. */
+static void
+call_together(RemovalGroup *group, BucketCalls *calls)
 {
-	const BucketRemoving *removing = arg;
-
-	return removing->busy == 0 && (removing->next == removing->n || removing->is_stopped);
-}
-
-BucketRemoving *
-bucket_begin_removing(Bucket *bucket, BucketRemoval *removals, int n, BucketCalls *calls)
-{
-	BucketRemoving *removing = palloc0(sizeof(BucketRemoving));
-
-	removing->bucket = bucket;
-	removing->removals = removals;
-	removing->n = n;
-	for (int i = 0; i < n; i++)
-	{
-		removals[i].errnum = EAGAIN;
-		removals[i].again = true;
-		removals[i].is_doubtful = false;
-		removals[i].marker = NULL;
-	}
-	removing->group_size = Min((n + bucket->n_parallel - 1) / bucket->n_parallel, GROUP_KEYS);
-	removing->groups = palloc0(sizeof(RemovalGroup) * bucket->n_parallel);
-	*calls = (BucketCalls)
-	{
-		next_group, take_group, is_removed, removing
+	const BucketCall call = {
+		.method = "POST",.query = {{"delete", ""}},.headers = group->headers,.body = group->body.data,
+		.once = group->removals->version == NULL,.leased = true
 	};
-	return removing;
+
+	bucket_add_call(calls, &call, take_group, group);
+}
+
+/* Adds the call for one removal, which fails if its version has no id. */
+static void
+call_alone(RemovalGroup *group, BucketCalls *calls)
+{
+	const BucketRemoval *removal = group->removals;
+	const BucketCall call = {
+		.method = "DELETE",.key = removal->key,.query = {{"versionId", removal->version}},
+		.once = removal->version == NULL,.leased = true
+	};
+
+	group->alone = true;
+	group->n = 1;
+	if (lacks_id(removal))
+		take_group(group, bucket_note(group->bucket, EINVAL, "the server gave no version id"), NULL);
+	else
+		bucket_add_call(calls, &call, take_group, group);
 }
 
 void
-bucket_end_removing(BucketRemoving *removing, int errnum)
+bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n,
+				   RemovalSink sink, void *arg, BucketCalls *calls)
 {
-	/* some of the requests may have been on their way */
-	for (int i = 0; errnum != 0 && i < removing->n; i++)
-		if (removing->removals[i].again)
-		{
-			removing->removals[i].errnum = errnum;
-			removing->removals[i].is_doubtful = true;
-		}
-	for (int i = 0; i < removing->bucket->n_parallel; i++)
-		if (removing->groups[i].body.data != NULL)
-			pfree(removing->groups[i].body.data);
-	pfree(removing->groups);
-	pfree(removing);
-}
+	int			size = Min((n + bucket->n_parallel - 1) / bucket->n_parallel, GROUP_KEYS);
+	RemovalGroup *group;
 
-static int
-remove_once(Bucket *bucket, BucketRemoval *removals, int n)
-{
-	BucketCalls calls;
-	BucketRemoving *removing = bucket_begin_removing(bucket, removals, n, &calls);
-	int			errnum = bucket_call_many(bucket, &calls);
-
-	bucket_end_removing(removing, errnum);
-	return errnum;
-}
-
-/*
- * Copies the removals of versions that a busy server has not made to `left`,
- * and their indexes to `which`.  Returns their number.
- */
-static int
-select_left(const BucketRemoval *removals, int n, BucketRemoval *left, int *which)
-{
-	int			n_left = 0;
-
-	for (int i = 0; i < n; i++)
+	for (int first = 0; first < n; first += group->n)
 	{
-		if (!removals[i].again || removals[i].version == NULL)
-			continue;
-		which[n_left] = i;
-		left[n_left++] = removals[i];
-	}
-	return n_left;
-}
-
-int
-bucket_remove_many(Bucket *bucket, BucketRemoval *removals, int n)
-{
-	BucketRemoval *left;
-	int		   *which;
-	int			n_left;
-	int			errnum;
-
-	if (n == 0)
-		return 0;
-	errnum = remove_once(bucket, removals, n);
-	left = palloc(sizeof(BucketRemoval) * n);
-	which = palloc(sizeof(int) * n);
-	for (int try = 0; errnum == 0 && try < MAX_TRIES; try++)
-	{
-		n_left = select_left(removals, n, left, which);
-		if (n_left == 0)
-			break;
-		if (!bucket_rest(try))
-			errnum = bucket_note(bucket, EINTR, NULL);
+		group = MemoryContextAllocZero(calls->context, sizeof(RemovalGroup));
+		group->bucket = bucket;
+		group->first = first;
+		group->removals = &removals[first];
+		group->sink = sink;
+		group->arg = arg;
+		if (size > 1 && fill_group(group, Min(size, n - first)))
+			call_together(group, calls);
 		else
-			errnum = bucket_stay_leased(bucket).errnum;
-		if (errnum == 0)
-			errnum = remove_once(bucket, left, n_left);
-		for (int i = 0; errnum == 0 && i < n_left; i++)
-			removals[which[i]] = left[i];
+			call_alone(group, calls);
 	}
-	pfree(left);
-	pfree(which);
-	return errnum;
 }

@@ -46,18 +46,12 @@
 int
 bucket_note(Bucket *bucket, int errnum, const char *error)
 {
-	BucketError *slot;
-	int			i;
+	BucketError *slot = bucket->errors;
 
-	for (i = 0; i < BUCKET_ERRORS; i++)
-		if (bucket->errors[i].errnum == errnum)
-			break;
-	if (i == BUCKET_ERRORS)
-	{
-		i = bucket->next_error;
-		bucket->next_error = (i + 1) % BUCKET_ERRORS;
-	}
-	slot = &bucket->errors[i];
+	while (slot < &bucket->errors[BUCKET_ERRORS] && slot->errnum != errnum)
+		slot++;
+	if (slot == &bucket->errors[BUCKET_ERRORS])
+		slot = &bucket->errors[bucket->next_error++ % BUCKET_ERRORS];
 	slot->errnum = errnum;
 	if (error == NULL)
 		error = strerror(errnum);
@@ -77,9 +71,8 @@ is_unreserved(unsigned char c)
 		c == '-' || c == '.' || c == '_' || c == '~';
 }
 
-/* Appends `text` to `target`, with escapes; a "/" is escaped in a query but not in a path. */
-static bool
-encode(char *target, size_t size, const char *text, bool is_path)
+bool
+bucket_encode(char *target, size_t size, const char *text, bool is_path)
 {
 	size_t		length = strlen(target);
 
@@ -100,12 +93,6 @@ encode(char *target, size_t size, const char *text, bool is_path)
 }
 
 bool
-bucket_encode(char *target, size_t size, const char *text)
-{
-	return encode(target, size, text, false);
-}
-
-bool
 bucket_encode_query(char *target, size_t size, const BucketParameter *parameters, const char *before)
 {
 	for (; parameters->name != NULL; parameters++)
@@ -115,7 +102,7 @@ bucket_encode_query(char *target, size_t size, const BucketParameter *parameters
 		strlcat(target, before, size);
 		strlcat(target, parameters->name, size);
 		strlcat(target, "=", size);
-		if (!encode(target, size, parameters->value, false))
+		if (!bucket_encode(target, size, parameters->value, false))
 			return false;
 		before = "&";
 	}
@@ -126,7 +113,7 @@ static bool
 make_url(const Bucket *bucket, const BucketCall *call, char url[BUCKET_URL_SIZE])
 {
 	snprintf(url, BUCKET_URL_SIZE, "%s/", bucket->root);
-	return (call->key == NULL || encode(url, BUCKET_URL_SIZE, call->key, true)) &&
+	return (call->key == NULL || bucket_encode(url, BUCKET_URL_SIZE, call->key, true)) &&
 		bucket_encode_query(url, BUCKET_URL_SIZE, call->query, "?");
 }
 
@@ -472,9 +459,9 @@ bucket_copy(Bucket *bucket, const char *key, const char *version, const char *ta
 	const BucketCall call = {.method = "PUT",.key = target,.headers = headers,.once = once};
 
 	snprintf(source, sizeof(source), "x-amz-copy-source: /%s/", bucket->name);
-	if (!encode(source, sizeof(source), key, true) ||
+	if (!bucket_encode(source, sizeof(source), key, true) ||
 		(version != NULL && (strlcat(source, "?versionId=", sizeof(source)) >= sizeof(source) ||
-							 !encode(source, sizeof(source), version, false))))
+							 !bucket_encode(source, sizeof(source), version, false))))
 		return bucket_note(bucket, ENAMETOOLONG, NULL);
 	return bucket_ask(bucket, &call, answer);
 }
@@ -482,17 +469,92 @@ bucket_copy(Bucket *bucket, const char *key, const char *version, const char *ta
 
 /* --------------------------------------------------------- many at a time --- */
 
-/* The state of bucket_call_many(). */
+/* number of portions that may be under way at a time */
+#define MOST_UNDER_WAY	3
+
+/* A call that waits in a queue, or is under way in a lane. */
+typedef struct QueuedCall
+{
+	dlist_node	node;
+	BucketCalls *calls;			/* its queue */
+	BucketCall	call;
+	BucketTake	take;
+	void	   *arg;
+} QueuedCall;
+
+void
+bucket_add_call(BucketCalls *calls, const BucketCall *call, BucketTake take, void *arg)
+{
+	QueuedCall *queued = MemoryContextAlloc(calls->context, sizeof(QueuedCall));
+
+	queued->calls = calls;
+	queued->call = *call;
+	queued->take = take;
+	queued->arg = arg;
+	dlist_push_tail(&calls->waiting, &queued->node);
+	calls->n_open++;
+}
+
+/* The state of bucket_run_pipeline(). */
 typedef struct Traffic
 {
 	Bucket	   *bucket;
-	const BucketCalls *calls;
+	BucketCalls *portions;
+	int			n;
+	BucketAdvance advance;		/* NULL: the one portion has one stage */
+	void	   *arg;
+	int			first;			/* all portions before this number are at
+								 * their end, */
+	int			begun;			/* and all portions from this number on have
+								 * not begun */
+	QueuedCall **on_its_way;	/* the call of each lane */
 	int			width;			/* requests that may be on their way at a time */
 	int			busy;			/* lanes that have a call */
 	int			rest_ms;		/* until the first lane that rests is to go on */
 	bool		answered;		/* a call was over in this round */
 	int			keys_errnum;	/* not 0: there were no keys for a call */
 } Traffic;
+
+/* Begins the next stage of a portion that has no open call. */
+static void
+advance_portion(Traffic *traffic, BucketCalls *portion)
+{
+	while (portion->n_open == 0 && traffic->advance != NULL &&
+		   traffic->advance(traffic->arg, (int) (portion - traffic->portions), portion))
+		;
+}
+
+/* Returns the next call that waits, of the first portions that are not at their end; or NULL. */
+static QueuedCall *
+next_call(Traffic *traffic)
+{
+	for (int i = traffic->first; i < traffic->n && i < traffic->first + MOST_UNDER_WAY; i++)
+	{
+		BucketCalls *portion = &traffic->portions[i];
+
+		if (i == traffic->begun)
+		{
+			traffic->begun++;
+			advance_portion(traffic, portion);
+		}
+		if (!dlist_is_empty(&portion->waiting))
+			return dlist_container(QueuedCall, node, dlist_pop_head_node(&portion->waiting));
+		if (portion->n_open == 0 && i == traffic->first)
+			traffic->first++;
+	}
+	return NULL;
+}
+
+/* Passes on the outcome of a call.  The next stage may free the call. */
+static void
+take_outcome(Traffic *traffic, const QueuedCall *queued, int errnum, const BucketAnswer *answer)
+{
+	BucketCalls *portion = queued->calls;
+
+	queued->take(queued->arg, errnum, answer);
+	portion->n_open--;
+	advance_portion(traffic, portion);
+}
 
 /*
  * Begins a call in a lane.  Returns 0 or an errno.  Keys that cannot be had for
@@ -507,35 +569,28 @@ begin_one_of_many(Traffic *traffic, int i, const BucketCall *call)
 		bucket_begin_call(traffic->bucket, BUCKET_FIRST_LANE + i, call);
 }
 
-/*
- * Begins calls in free lanes.  Returns 0 or an errno.  Sets *failed to whether
- * a call was taken that could not be begun: then next() may have further calls.
- */
+/* Begins calls in free lanes.  Returns 0 or an errno. */
 static int
-fill_lanes(Traffic *traffic, bool *failed)
+fill_lanes(Traffic *traffic)
 {
 	Bucket	   *bucket = traffic->bucket;
+	QueuedCall *queued;
 
-	*failed = false;
 	for (int i = 0; i < bucket->n_parallel && traffic->busy < traffic->width; i++)
-	{
-		BucketLane *lane = &bucket->lanes[BUCKET_FIRST_LANE + i];
-		BucketCall	call = {0};
-		int			errnum;
-
-		if (is_taken(lane) || !traffic->calls->next(traffic->calls->arg, i, &call))
-			continue;
-		errnum = begin_one_of_many(traffic, i, &call);
-		if (errnum == ENOMEM || errnum == EINTR)
-			return errnum;
-		if (errnum == 0)
-			traffic->busy++;
-		else
+		while (!is_taken(&bucket->lanes[BUCKET_FIRST_LANE + i]) && (queued = next_call(traffic)) != NULL)
 		{
-			traffic->calls->take(traffic->calls->arg, i, errnum, NULL);
-			*failed = true;
+			int			errnum = begin_one_of_many(traffic, i, &queued->call);
+
+			if (errnum == ENOMEM || errnum == EINTR)
+				return errnum;
+			if (errnum != 0)
+			{
+				take_outcome(traffic, queued, errnum, NULL);
+				continue;
+			}
+			traffic->on_its_way[i] = queued;
+			traffic->busy++;
 		}
-	}
 	return 0;
 }
 
@@ -556,7 +611,7 @@ look_after_lane(Traffic *traffic, int i)
 			traffic->width = Max(traffic->width / 2, 1);
 		else if (errnum == 0)
 			traffic->width = Min(traffic->width + 1, bucket->n_parallel);
-		traffic->calls->take(traffic->calls->arg, i, errnum, answer);
+		take_outcome(traffic, traffic->on_its_way[i], errnum, answer);
 	}
 	else if (lane->rests)
 	{
@@ -566,25 +621,23 @@ look_after_lane(Traffic *traffic, int i)
 	}
 }
 
-int
-bucket_call_many(Bucket *bucket, const BucketCalls *calls)
+static int
+run(Traffic *traffic)
 {
-	Traffic		traffic = {bucket, calls, bucket->n_parallel};
-	bool		failed;
+	Bucket	   *bucket = traffic->bucket;
 	int			errnum;
 
 	if (bucket->session == NULL)
 		return bucket->open_errnum;
-	for (;;)
+	traffic->width = bucket->n_parallel;
+	traffic->on_its_way = palloc0(sizeof(QueuedCall *) * bucket->n_parallel);
+	while ((errnum = fill_lanes(traffic)) == 0 && traffic->busy > 0)
 	{
-		errnum = fill_lanes(&traffic, &failed);
-		if (errnum != 0 || (traffic.busy == 0 && !failed))
-			break;
-		traffic.answered = failed;
-		traffic.rest_ms = STEP_MS;
+		traffic->answered = false;
+		traffic->rest_ms = STEP_MS;
 		for (int i = 0; i < bucket->n_parallel; i++)
-			look_after_lane(&traffic, i);
-		if (!traffic.answered && !step(bucket, traffic.rest_ms))
+			look_after_lane(traffic, i);
+		if (!traffic->answered && !step(bucket, traffic->rest_ms))
 		{
 			errnum = bucket_note(bucket, EINTR, NULL);
 			break;
@@ -592,6 +645,31 @@ bucket_call_many(Bucket *bucket, const BucketCalls *calls)
 	}
 	for (int i = 0; i < bucket->n_parallel; i++)
 		bucket_drop_call(bucket, BUCKET_FIRST_LANE + i);
+	pfree(traffic->on_its_way);
+	return errnum;
+}
+
+int
+bucket_call_many(Bucket *bucket, BucketCalls *calls)
+{
+	Traffic		traffic = {bucket, calls, 1,.begun = 1};
+
+	return run(&traffic);
+}
+
+/*
+ * A portion needs the answers of one stage before the next stage can begin.
+ * If one portion came after the other, lanes would be idle whenever the last
+ * requests of a stage are on their way.  So an idle lane serves the next
+ * portion.
+ */
+int
+bucket_run_pipeline(Bucket *bucket, int n, BucketAdvance advance, void *arg)
+{
+	Traffic		traffic = {bucket, palloc0(sizeof(BucketCalls) * Max(n, 1)), n, advance, arg};
+	int			errnum = run(&traffic);
+
+	pfree(traffic.portions);
 	return errnum;
 }
 

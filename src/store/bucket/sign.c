@@ -19,6 +19,8 @@
 #include "postgres.h"
 
 #include "common/hmac.h"
+#include "lib/stringinfo.h"
+#include "utils/memutils.h"
 #include "utils/resowner.h"
 
 #include "src/pg/curl.h"
@@ -72,18 +74,9 @@ keyed_hash(const void *key, size_t key_len, const char *text, size_t len, uint8 
 
 /* Appends the header "name: value".  Returns false without memory. */
 static bool
-append_header(struct curl_slist **list, const char *name, const char *value, size_t value_len)
+append_header(struct curl_slist **list, const char *name, const char *value)
 {
-	size_t		size = strlen(name) + value_len + 3;
-	char	   *line = malloc(size);
-	bool		done;
-
-	if (line == NULL)
-		return false;
-	snprintf(line, size, "%s: %.*s", name, (int) value_len, value);
-	done = libcurl_append(list, line);
-	free(line);
-	return done;
+	return libcurl_append(list, psprintf("%s: %s", name, value));
 }
 
 static size_t
@@ -116,49 +109,38 @@ sort_headers(Signing *signing, const struct curl_slist *list)
 }
 
 static void
-write_names(FILE *out, const Signing *signing)
+write_names(StringInfo out, const Signing *signing)
 {
 	for (int i = 0; i < signing->n_headers; i++)
-		fprintf(out, "%s%.*s", i > 0 ? ";" : "", (int) name_length(signing->headers[i]), signing->headers[i]);
+		appendStringInfo(out, "%s%.*s", i > 0 ? ";" : "", (int) name_length(signing->headers[i]), signing->headers[i]);
 }
 
 
 /* --------------------------------------------------------------- signature --- */
 
-/* Writes the request in its canonical form: `path` is what follows the host in the URL. */
-static void
-write_request(FILE *out, const Signing *signing, const char *path)
+/*
+ * Sets `hex` to the hash of the request in its canonical form: `path` is what
+ * follows the host in the URL.  Returns false without memory.
+ */
+static bool
+hash_request(const Signing *signing, const char *path, char hex[PG_SHA256_DIGEST_STRING_LENGTH])
 {
 	const char *query = path + strcspn(path, "?");
+	StringInfoData out;
 
-	fprintf(out, "%s\n%.*s\n%s\n", signing->request->method, (int) (query - path), path, *query ? query + 1 : "");
+	initStringInfo(&out);
+	appendStringInfo(&out, "%s\n%.*s\n%s\n", signing->request->method, (int) (query - path), path, *query ? query + 1 : "");
 	for (int i = 0; i < signing->n_headers; i++)
 	{
 		const char *header = signing->headers[i];
 		const char *value = header + name_length(header) + 1;
 
-		fprintf(out, "%.*s%s\n", (int) (value - header), header, value + strspn(value, " "));
+		appendStringInfo(&out, "%.*s%s\n", (int) (value - header), header, value + strspn(value, " "));
 	}
-	fputc('\n', out);
-	write_names(out, signing);
-	fprintf(out, "\n%s", signing->body);
-}
-
-/* Sets `hex` to the hash of the request in its canonical form.  Returns false without memory. */
-static bool
-hash_request(const Signing *signing, const char *path, char hex[PG_SHA256_DIGEST_STRING_LENGTH])
-{
-	char	   *text = NULL;
-	size_t		len = 0;
-	FILE	   *out = open_memstream(&text, &len);
-	bool		done;
-
-	if (out == NULL)
-		return false;
-	write_request(out, signing, path);
-	done = fclose(out) == 0 && hash(text, len, hex);
-	free(text);
-	return done;
+	appendStringInfoChar(&out, '\n');
+	write_names(&out, signing);
+	appendStringInfo(&out, "\n%s", signing->body);
+	return hash(out.data, out.len, hex);
 }
 
 /* Sets `hex` to the signature of a request with this hash.  Returns false without memory. */
@@ -189,19 +171,13 @@ make_signature(const Signing *signing, char hex[PG_SHA256_DIGEST_STRING_LENGTH])
 static bool
 append_signature(struct curl_slist **list, const Signing *signing, const char *hex)
 {
-	char	   *value = NULL;
-	size_t		len = 0;
-	FILE	   *out = open_memstream(&value, &len);
-	bool		done;
+	StringInfoData value;
 
-	if (out == NULL)
-		return false;
-	fprintf(out, "AWS4-HMAC-SHA256 Credential=%s/%s, SignedHeaders=", signing->request->keys->access_key, signing->scope);
-	write_names(out, signing);
-	fprintf(out, ", Signature=%s", hex);
-	done = fclose(out) == 0 && append_header(list, "authorization", value, len);
-	free(value);
-	return done;
+	initStringInfo(&value);
+	appendStringInfo(&value, "AWS4-HMAC-SHA256 Credential=%s/%s, SignedHeaders=", signing->request->keys->access_key, signing->scope);
+	write_names(&value, signing);
+	appendStringInfo(&value, ", Signature=%s", hex);
+	return append_header(list, "authorization", value.data);
 }
 
 static bool
@@ -215,10 +191,10 @@ sign(struct curl_slist **list, Signing *signing)
 	char		hex[PG_SHA256_DIGEST_STRING_LENGTH];
 
 	return hash(body, strlen(body), signing->body) &&
-		append_header(list, "host", host, host_len) &&
-		append_header(list, "x-amz-content-sha256", signing->body, strlen(signing->body)) &&
-		append_header(list, "x-amz-date", signing->date, strlen(signing->date)) &&
-		(token[0] == '\0' || append_header(list, "x-amz-security-token", token, strlen(token))) &&
+		append_header(list, "host", pnstrdup(host, host_len)) &&
+		append_header(list, "x-amz-content-sha256", signing->body) &&
+		append_header(list, "x-amz-date", signing->date) &&
+		(token[0] == '\0' || append_header(list, "x-amz-security-token", token)) &&
 		sort_headers(signing, *list) &&
 		hash_request(signing, host + host_len, hex) && make_signature(signing, hex) &&
 		append_signature(list, signing, hex);
@@ -234,6 +210,8 @@ sign_request(struct curl_slist **headers, const BucketRequest *request, time_t n
 {
 	ResourceOwner caller = CurrentResourceOwner;
 	ResourceOwner own;
+	MemoryContext context;
+	MemoryContext former;
 	Signing		signing = {request};
 	struct tm	utc;
 	bool		done;
@@ -242,7 +220,11 @@ sign_request(struct curl_slist **headers, const BucketRequest *request, time_t n
 		snprintf(signing.scope, sizeof(signing.scope), "%.8s/%s/s3/aws4_request", signing.date, request->region) >= sizeof(signing.scope))
 		return false;
 	own = CurrentResourceOwner = ResourceOwnerCreate(NULL, "audio_cleanup signature");
+	context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup signature", ALLOCSET_SMALL_SIZES);
+	former = MemoryContextSwitchTo(context);
 	done = sign(headers, &signing);
+	MemoryContextSwitchTo(former);
+	MemoryContextDelete(context);
 	CurrentResourceOwner = caller;
 	ResourceOwnerDelete(own);
 	return done;

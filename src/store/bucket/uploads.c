@@ -20,13 +20,6 @@
 /* parts are numbered from 1 to 10000 */
 #define MAX_PARTS		10000
 
-/* The upload after which a page of the list begins; "": the first page. */
-typedef struct Position
-{
-	char		key[BUCKET_TOKEN_SIZE];
-	char		id[BUCKET_ID_SIZE];
-} Position;
-
 static void
 pass_uploads(const Bucket *bucket, const BucketAnswer *answer, StoreUploadSink sink, void *arg)
 {
@@ -51,8 +44,10 @@ bucket_list_uploads(FileStore *store, StoreUploadSink sink, void *arg)
 {
 	Bucket	   *bucket = bucket_of(store);
 	const BucketAnswer *answer;
-	Position	after = {"", ""};
-	Position	next;
+
+	/* the upload after which the page begins */
+	char		key[BUCKET_TOKEN_SIZE] = "";
+	char		id[BUCKET_ID_SIZE] = "";
 	int			errnum;
 
 	for (;;)
@@ -60,8 +55,8 @@ bucket_list_uploads(FileStore *store, StoreUploadSink sink, void *arg)
 		const BucketCall call = {
 			.method = "GET",
 			.query = {
-				{"encoding-type", "url"}, {"key-marker", after.key[0] ? after.key : NULL}, {"max-uploads", "1000"},
-				{"prefix", bucket->prefix}, {"upload-id-marker", after.id[0] ? after.id : NULL}, {"uploads", ""}
+				{"encoding-type", "url"}, {"key-marker", key[0] ? key : NULL}, {"max-uploads", "1000"},
+				{"prefix", bucket->prefix}, {"upload-id-marker", id[0] ? id : NULL}, {"uploads", ""}
 			}
 		};
 
@@ -70,12 +65,11 @@ bucket_list_uploads(FileStore *store, StoreUploadSink sink, void *arg)
 		pass_uploads(bucket, answer, sink, arg);
 		if (!answer->truncated)
 			return 0;
-		strlcpy(next.key, answer->next_key, sizeof(next.key));
-		strlcpy(next.id, answer->next_version, sizeof(next.id));
 		/* with an equal position the list would never end */
-		if (next.key[0] == '\0' || (strcmp(next.key, after.key) == 0 && strcmp(next.id, after.id) == 0))
+		if (answer->next_key[0] == '\0' || (strcmp(answer->next_key, key) == 0 && strcmp(answer->next_version, id) == 0))
 			return bucket_note(bucket, EIO, "the server does not say where its list of uploads goes on");
-		after = next;
+		strlcpy(key, answer->next_key, sizeof(key));
+		strlcpy(id, answer->next_version, sizeof(id));
 	}
 }
 

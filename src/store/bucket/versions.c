@@ -149,6 +149,15 @@ bucket_list_versions(Bucket *bucket, const char *key, const FileIdentity *expect
 	return select_versions(bucket, answer, key, expected, versions);
 }
 
+int
+bucket_find_version(const KeyVersions *versions, const char *id)
+{
+	for (int i = 0; i < versions->n; i++)
+		if (strcmp(versions->entries[i].version, id) == 0)
+			return i;
+	return -1;
+}
+
 
 /* --------------------------------------------------------------- many keys --- */
 
@@ -164,50 +173,52 @@ bucket_list_versions(Bucket *bucket, const char *key, const FileIdentity *expect
 #define WORTH_A_PAGE	6
 #define SKIPPED			32
 
-/* The work of one lane: a range of the keys, or a key that a page has not shown. */
+/* The lists of the versions of many keys. */
+typedef struct Listing
+{
+	Bucket	   *bucket;
+	BucketCalls *calls;
+	const VersionsAsk *asks;
+	double		per_key;		/* entries of the list for each key: the
+								 * expected number, then the number of the
+								 * last page */
+	VersionsSink sink;
+	void	   *arg;
+} Listing;
+
+/* Keys that are read page by page. */
 typedef struct Range
 {
+	Listing    *listing;
 	int			next;
 	int			end;
-	int			page_size;		/* limit for the entries of a page of this
-								 * range */
+	int			page_size;		/* limit for the entries of a page */
 	int			poor;			/* pages in a row that had few of the keys */
-	int			missed;			/* index of the key that is asked for by name,
-								 * or -1 */
 	char		marker[BUCKET_KEY_MAX + 1]; /* key behind which the page
 											 * begins */
 	char		prefix[BUCKET_KEY_MAX + 1];
 	char		max_keys[16];	/* page_size, in digits */
 } Range;
 
-/* The lists of the versions of many keys. */
-typedef struct Listing
+/* A key that a page has not shown, and that is asked for by name. */
+typedef struct MissedKey
 {
-	Bucket	   *bucket;
-	const VersionsAsk *asks;
-	int			n;
-	int			told;			/* number of keys that were passed to the sink */
-	double		per_key;		/* entries of the list for each key: the
-								 * expected number, then the number of the
-								 * last page */
-	VersionsSink sink;
-	void	   *arg;
-	int			next;			/* index of the first key in no range yet */
-	int			range_size;
-	Range	   *ranges;			/* ranges, one for each lane */
-	int		   *missed;			/* indexes of keys to be asked for by name */
-	int			n_missed;
-	int			next_missed;
-} Listing;
+	Listing    *listing;
+	int			ask;
+	char		prefix[FLEXIBLE_ARRAY_MEMBER];
+} MissedKey;
+
+static void take_page(void *arg, int errnum, const BucketAnswer *answer);
 
 /*
- * Makes the call for the next page of the range.  The page begins behind the
- * next key without its last character, because few other keys stand between
- * that text and the key.
+ * Asks for the next page of the range.  The page begins behind the next key
+ * without its last character, because few other keys stand between that text
+ * and the key.
  */
-static BucketCall
-page_call(const Listing *listing, Range *range)
+static void
+ask_for_page(Range *range)
 {
+	Listing    *listing = range->listing;
 	const char *key = listing->asks[range->next].key;
 	const BucketCall call = {
 		.method = "GET",
@@ -226,50 +237,32 @@ page_call(const Listing *listing, Range *range)
 	(void) cut_prefix(listing->bucket->prefix, range->prefix);
 	range->page_size = (int) Min(listing->per_key * (range->end - range->next) + PAGE_SPARE, PAGE_MAX);
 	snprintf(range->max_keys, sizeof(range->max_keys), "%d", range->page_size);
-	return call;
-}
-
-static bool
-next_page(void *arg, int lane, BucketCall *call)
-{
-	Listing    *listing = arg;
-	Range	   *range = &listing->ranges[lane];
-
-	range->missed = -1;
-	if (range->next == range->end && listing->next < listing->n)
-	{
-		range->next = listing->next;
-		range->end = listing->next = Min(listing->next + listing->range_size, listing->n);
-		range->poor = 0;
-	}
-	if (range->next < range->end)
-		*call = page_call(listing, range);
-	else if (listing->next_missed < listing->n_missed)
-	{
-		range->missed = listing->missed[listing->next_missed++];
-		*call = bucket_versions_call(cut_prefix(listing->asks[range->missed].key, range->prefix));
-	}
-	else
-		return false;
-	return true;
+	bucket_add_call(listing->calls, &call, take_page, range);
 }
 
 static void
-tell(Listing *listing, int ask, int errnum, const KeyVersions *versions)
+take_missed(void *arg, int errnum, const BucketAnswer *answer)
 {
-	listing->told++;
-	listing->sink(listing->arg, ask, errnum, versions);
-}
-
-static void
-take_missed(Listing *listing, int ask, int errnum, const BucketAnswer *answer)
-{
+	const MissedKey *missed = arg;
+	const Listing *listing = missed->listing;
+	const VersionsAsk *ask = &listing->asks[missed->ask];
 	KeyVersions versions = {0};
 
 	if (errnum == 0)
-		errnum = select_versions(listing->bucket, answer, listing->asks[ask].key,
-								 listing->asks[ask].expected, &versions);
-	tell(listing, ask, errnum, &versions);
+		errnum = select_versions(listing->bucket, answer, ask->key, ask->expected, &versions);
+	listing->sink(listing->arg, missed->ask, errnum, &versions);
+}
+
+static void
+ask_by_name(Listing *listing, int ask)
+{
+	const char *key = listing->asks[ask].key;
+	MissedKey  *missed = MemoryContextAlloc(listing->calls->context, offsetof(MissedKey, prefix) + BUCKET_KEY_MAX + 1);
+	const BucketCall call = bucket_versions_call(cut_prefix(key, missed->prefix));
+
+	missed->listing = listing;
+	missed->ask = ask;
+	bucket_add_call(listing->calls, &call, take_missed, missed);
 }
 
 /*
@@ -277,8 +270,9 @@ take_missed(Listing *listing, int ask, int errnum, const BucketAnswer *answer)
  * list goes on.  Returns the number of keys of the range that the page covers.
  */
 static int
-go_through(Listing *listing, Range *range, const BucketAnswer *answer)
+go_through(Range *range, const BucketAnswer *answer)
 {
+	Listing    *listing = range->listing;
 	const char *last = answer->truncated ? answer->entries[answer->n_entries - 1].key : NULL;
 	int			began = range->next;
 	int			entry = 0;
@@ -294,11 +288,11 @@ go_through(Listing *listing, Range *range, const BucketAnswer *answer)
 			entry++;
 		if (entry == answer->n_entries || strcmp(answer->entries[entry].key, ask->key) != 0)
 		{
-			listing->missed[listing->n_missed++] = range->next;
+			ask_by_name(listing, range->next);
 			continue;
 		}
 		select_from(answer, entry, ask->key, ask->expected, &versions);
-		tell(listing, range->next, check_versions(listing->bucket, &versions), &versions);
+		listing->sink(listing->arg, range->next, check_versions(listing->bucket, &versions), &versions);
 	}
 	return range->next - began;
 }
@@ -311,7 +305,7 @@ go_through(Listing *listing, Range *range, const BucketAnswer *answer)
  * for by name.
  */
 static void
-skip_poor(Listing *listing, Range *range, int n)
+skip_poor(Range *range, int n)
 {
 	int			skip = n == 0 ? 1 : 0;
 
@@ -319,29 +313,24 @@ skip_poor(Listing *listing, Range *range, int n)
 	if (range->poor > 1)
 		skip = SKIPPED;
 	while (skip-- > 0 && range->next < range->end)
-		listing->missed[listing->n_missed++] = range->next++;
+		ask_by_name(range->listing, range->next++);
 }
 
 static void
-take_page(void *arg, int lane, int errnum, const BucketAnswer *answer)
+take_page(void *arg, int errnum, const BucketAnswer *answer)
 {
-	Listing    *listing = arg;
-	Range	   *range = &listing->ranges[lane];
+	Range	   *range = arg;
+	Listing    *listing = range->listing;
 	const KeyVersions none = {0};
 	int			n;
 
-	if (range->missed >= 0)
-	{
-		take_missed(listing, range->missed, errnum, answer);
-		return;
-	}
 	if (errnum == 0 && answer->status != 200)
 		errnum = bucket_note(listing->bucket, EIO, answer->error);
 	for (; errnum != 0 && range->next < range->end; range->next++)
-		tell(listing, range->next, errnum, &none);
+		listing->sink(listing->arg, range->next, errnum, &none);
 	if (errnum != 0)
 		return;
-	n = answer->truncated && answer->n_entries == 0 ? 0 : go_through(listing, range, answer);
+	n = answer->truncated && answer->n_entries == 0 ? 0 : go_through(range, answer);
 
 	/*
 	 * the size of a further page is chosen such that it has the rest of the
@@ -349,38 +338,36 @@ take_page(void *arg, int lane, int errnum, const BucketAnswer *answer)
 	 */
 	if (answer->truncated)
 		listing->per_key = Max((double) answer->n_entries / Max(n, 1), 1);
-	skip_poor(listing, range, n);
+	skip_poor(range, n);
+	if (range->next < range->end)
+		ask_for_page(range);
 }
 
-static bool
-is_list_over(const void *arg)
+void
+bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, int per_key,
+				 VersionsSink sink, void *arg, BucketCalls *calls)
 {
-	const Listing *listing = arg;
-
-	return listing->told == listing->n;
-}
-
-BucketCalls
-bucket_list_many(Bucket *bucket, const VersionsAsk *asks, int n, int per_key, VersionsSink sink, void *arg)
-{
-	Listing    *listing = palloc0(sizeof(Listing));
-
-	listing->bucket = bucket;
-	listing->asks = asks;
-	listing->n = n;
-	listing->per_key = per_key;
-	listing->sink = sink;
-	listing->arg = arg;
+	Listing    *listing = MemoryContextAlloc(calls->context, sizeof(Listing));
+	int			size;
 
 	/*
 	 * for a server a page of ten entries is hardly less work than a page of a
 	 * thousand
 	 */
-	listing->range_size = Max((n + bucket->n_parallel - 1) / bucket->n_parallel, (PAGE_MAX - PAGE_SPARE) / per_key);
-	listing->ranges = palloc0(sizeof(Range) * bucket->n_parallel);
-	listing->missed = palloc(sizeof(int) * Max(n, 1));
-	return (BucketCalls)
+	size = Max((n + bucket->n_parallel - 1) / bucket->n_parallel, (PAGE_MAX - PAGE_SPARE) / Max(per_key, 1));
+	*listing = (Listing)
 	{
-		next_page, take_page, is_list_over, listing
+		bucket, calls, asks, per_key, sink, arg
 	};
+	for (int i = 0; i < n && per_key == 0; i++)
+		ask_by_name(listing, i);
+	for (int first = 0; first < n && per_key > 0; first += size)
+	{
+		Range	   *range = MemoryContextAllocZero(calls->context, sizeof(Range));
+
+		range->listing = listing;
+		range->next = first;
+		range->end = Min(first + size, n);
+		ask_for_page(range);
+	}
 }

@@ -55,7 +55,6 @@ typedef struct BucketWalk
 	Bucket	   *bucket;
 	MemoryContext context;		/* has all that the walk allocates */
 	bool		recurse;
-	bool		is_begun;
 	int			errnum;			/* not 0 once the walk has failed */
 	WalkRange	ranges[BUCKET_PAGES];
 	int			n_ranges;
@@ -63,21 +62,6 @@ typedef struct BucketWalk
 	TrashWalk  *trash;			/* walk of the files that a run has captured;
 								 * NULL: the walk is of the bucket */
 } BucketWalk;
-
-TreeWalk *
-bucket_walk_begin(FileStore *store, bool recurse, int64 run_id)
-{
-	BucketWalk *walk = palloc0(sizeof(BucketWalk));
-
-	walk->base.driver = &bucket_driver;
-	walk->bucket = bucket_of(store);
-	walk->recurse = recurse;
-	walk->context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup walk of a bucket",
-										  ALLOCSET_DEFAULT_SIZES);
-	if (run_id != 0)
-		walk->trash = bucket_begin_trash(walk->bucket, run_id, walk->context);
-	return (TreeWalk *) walk;
-}
 
 
 /* ------------------------------------------------------------------- pages --- */
@@ -251,15 +235,25 @@ divide(BucketWalk *walk)
 	return 0;
 }
 
-static int
-begin_ranges(BucketWalk *walk)
+TreeWalk *
+bucket_walk_begin(FileStore *store, bool recurse, int64 run_id)
 {
-	int			errnum = divide(walk);
+	BucketWalk *walk = palloc0(sizeof(BucketWalk));
 
-	for (int i = 0; errnum == 0 && i < walk->n_ranges; i++)
-		errnum = send_for_page(walk, &walk->ranges[i]);
-	walk->is_begun = true;
-	return errnum;
+	walk->base.driver = &bucket_driver;
+	walk->bucket = bucket_of(store);
+	walk->recurse = recurse;
+	walk->context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup walk of a bucket",
+										  ALLOCSET_DEFAULT_SIZES);
+	if (run_id != 0)
+	{
+		walk->trash = bucket_begin_trash(walk->bucket, run_id, walk->context);
+		return (TreeWalk *) walk;
+	}
+	walk->errnum = divide(walk);
+	for (int i = 0; walk->errnum == 0 && i < walk->n_ranges; i++)
+		walk->errnum = send_for_page(walk, &walk->ranges[i]);
+	return (TreeWalk *) walk;
 }
 
 static void
@@ -366,8 +360,6 @@ bucket_walk_next(TreeWalk *base, const char **path)
 	*path = NULL;
 	if (walk->trash != NULL)
 		return next_in_trash(walk, path);
-	if (!walk->is_begun)
-		walk->errnum = begin_ranges(walk);
 	while (walk->errnum == 0)
 	{
 		if ((range = next_range(walk)) == NULL)

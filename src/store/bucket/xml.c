@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include <libxml/parser.h>
+#include <libxml/uri.h>
 
 #include "src/pg/curl.h"
 #include "src/store/bucket/xml.h"
@@ -64,40 +65,19 @@ refuse(AnswerReader *reader)
 	xmlStopParser(reader->parser);
 }
 
-static int
-hex(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /*
  * Decodes %XX in place, and "+", which some servers (AWS, MinIO) write for a
- * blank; a plus itself is %2B.  %00 stays as it is, because no name has a NUL.
+ * blank; a plus itself is %2B.  A text with %00 stays as it is, because no name
+ * has a NUL.
  */
 static void
 decode(char *text)
 {
-	char	   *to = text;
-
-	for (; *text != '\0'; text++)
-	{
-		int			high = *text == '%' ? hex(text[1]) : -1;
-		int			low = high >= 0 ? hex(text[2]) : -1;
-
-		if (low >= 0 && (high > 0 || low > 0))
-		{
-			*to++ = (char) (high << 4 | low);
-			text += 2;
-		}
-		else if (*text == '+')
-			*to++ = ' ';
-		else
-			*to++ = *text;
-	}
-	*to = '\0';
+	for (char *c = text; *c != '\0'; c++)
+		if (*c == '+')
+			*c = ' ';
+	if (strstr(text, "%00") == NULL)
+		(void) xmlURIUnescapeString(text, 0, text);
 }
 
 /* Adds an empty entry to the answer.  Returns NULL, and gives up, if there is no room. */
