@@ -168,8 +168,11 @@ walk_strays(Strays *strays, TreeWalk *walk)
 static void
 empty_run(Strays *strays)
 {
-	TreeWalk   *walk = walk_begin(strays->store, true, strays->run_id);
+	TreeWalk   *walk;
 
+	/* 0 would mean the uploads, and no stray */
+	Assert(strays->run_id > 0);
+	walk = walk_begin(strays->store, true, strays->run_id);
 	PG_TRY();
 	{
 		walk_strays(strays, walk);

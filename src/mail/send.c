@@ -31,11 +31,11 @@
 
 /*
  * Sends the mail.  The password is only in the buffer `password`, and during
- * the conversation in libcurl.
+ * the conversation in libcurl.  `refused` is room for result->refused.
  */
 static void
 talk_to_server(const MailLibrary *library, const MailSettings *settings, char *password, const Message *message,
-			   MailResult *result)
+			   bool *refused, MailResult *result)
 {
 	Mail	   *volatile mail = NULL;
 
@@ -44,7 +44,7 @@ talk_to_server(const MailLibrary *library, const MailSettings *settings, char *p
 		result->error = "too many files are open";
 		return;
 	}
-	result->refused = palloc0(Max(message->n_to, 1));
+	result->refused = refused;
 	pgstat_report_wait_start(compat_wait_event("AudioCleanupSmtp"));
 	PG_TRY();
 	{
@@ -98,19 +98,25 @@ mailer_send(const MailSettings *settings, Message *message)
 	MailResult *result = palloc0(sizeof(MailResult));
 	const MailLibrary *library = NULL;
 	char		password[SECRET_FILE_MAX] = "";
+	bool	   *refused = palloc0(sizeof(bool) * Max(message->n_to, 1));
 
 	result->outcome = MAIL_UNREACHABLE;
 	result->error = mail_settings_lack(settings);
 	if (result->error == NULL)
 		library = library_load(MAIL_LIBRARY, MAIL_FUNCTION, &result->error);
 	if (library != NULL)
-		result->error = read_password(settings, password);
-	if (result->error == NULL)
 	{
 		message->from = settings->from;
 		message->headers = message_headers(message);
-		talk_to_server(library, settings, password, message, result);
+
+		/*
+		 * no memory is allocated from here on: an ERROR would leave the
+		 * password in memory
+		 */
+		result->error = read_password(settings, password);
 	}
+	if (result->error == NULL)
+		talk_to_server(library, settings, password, message, refused, result);
 	explicit_bzero(password, sizeof(password));
 	return result;
 }

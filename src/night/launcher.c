@@ -344,7 +344,9 @@ time_to_sleep(const Launcher *launcher)
 	TimestampTz now = settings_now(launcher->schedule);
 	TimestampTz next = timetable_next(launcher->schedule, now).at;
 
-	if (launcher->jobs != NIL)
+	/* a worker that ends sets the latch */
+	foreach_ptr(const Job, job, launcher->jobs)
+		if (!is_running(launcher, job->night.database))
 		return WAITING_MS;
 	if (launcher->schedule->databases == NIL || TIMESTAMP_IS_NOEND(next))
 		return -1;

@@ -55,7 +55,8 @@ typedef enum WalkStep
  * itself and no folder below it.  With a `run_id` other than 0, begins a walk
  * of the trash of that run, which yields the paths of the captured files, or
  * nothing if the run has no trash.  The walk is allocated in the current
- * memory context.  Never fails: walk_next() reports a failure.
+ * memory context.  May ask the server of a bucket for first pages.  Never
+ * fails: walk_next() reports a failure.
  */
 extern TreeWalk *walk_begin(FileStore *store, bool recurse, int64 run_id);
 

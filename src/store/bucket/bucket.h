@@ -84,6 +84,9 @@ typedef struct BucketCall
 #define BUCKET_PAGES		4
 #define BUCKET_FIRST_LANE	(BUCKET_PAGE_LANE + BUCKET_PAGES)
 
+/* further attempts to do what a busy server has not done */
+#define BUCKET_TRIES		5
+
 typedef struct BucketLane
 {
 	int			number;

@@ -317,6 +317,9 @@ http_begin(BucketSession *session, int number, const BucketRequest *request)
 	memset(&lane->answer, 0, sizeof(lane->answer));
 	lane->curl_error[0] = '\0';
 	lane->is_over = false;
+	/* an ERROR may have left some of the headers of the request before */
+	curl_slist_free_all(lane->headers);
+	lane->headers = NULL;
 	if (lane->easy == NULL && (lane->easy = curl_easy_init()) == NULL)
 		return false;
 	lane->request = request;

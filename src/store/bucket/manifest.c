@@ -377,31 +377,41 @@ take_removals(const BucketAnswer *answer)
 	return removals;
 }
 
-/* Notes a failure in the bool `arg`. */
+/* What became of a page of manifests. */
+typedef struct RemovedPage
+{
+	bool		failed;			/* some cannot be removed */
+	bool		busy;			/* for some the server had no time */
+} RemovedPage;
+
 static void
 take_removed(void *arg, int i, const BucketRemoval *removal)
 {
-	if (removal->errnum != 0)
-		*(bool *) arg = true;
+	RemovedPage *page = arg;
+
+	page->busy |= removal->again;
+	page->failed |= removal->errnum != 0 && !removal->again;
 }
 
 /*
- * Removes one page of the manifests of a run.  Returns whether there may be
- * another page.
+ * Removes one page of the manifests of a run.  Returns whether some may be
+ * left; *tries counts the pages for which the server had no time, from 0.
  */
 static bool
-remove_manifests(Bucket *bucket, int64 run_id)
+remove_manifests(Bucket *bucket, int64 run_id, int *tries)
 {
 	BucketCalls calls = {CurrentMemoryContext};
+	RemovedPage page = {false};
 	const BucketAnswer *answer;
-	bool		failed = false;
 	bool		more;
 
 	if (list_manifests(bucket, run_id, &answer) != 0 || answer->n_entries == 0)
 		return false;
 	more = answer->truncated;
-	bucket_remove_many(bucket, take_removals(answer), answer->n_entries, take_removed, &failed, &calls);
-	return bucket_keep_lease(bucket).outcome == FILE_OK && bucket_call_many(bucket, &calls) == 0 && !failed && more;
+	bucket_remove_many(bucket, take_removals(answer), answer->n_entries, take_removed, &page, &calls);
+	if (bucket_keep_lease(bucket).outcome != FILE_OK || bucket_call_many(bucket, &calls) != 0 || page.failed)
+		return false;
+	return page.busy ? ++*tries < BUCKET_TRIES && bucket_rest(*tries) : more;
 }
 
 static bool
@@ -425,13 +435,14 @@ bucket_forget_run(FileStore *store, int64 run_id, bool look)
 	Bucket	   *bucket = bucket_of(store);
 	MemoryContext context;
 	MemoryContext caller;
+	int			tries = 0;
 
 	/* a bucket in which nothing can be put back has no manifests */
 	if (bucket->conditional)
 		return;
 	context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup manifests", ALLOCSET_DEFAULT_SIZES);
 	caller = MemoryContextSwitchTo(context);
-	while ((!look || is_trash_empty(bucket, run_id, context)) && remove_manifests(bucket, run_id))
+	while ((!look || is_trash_empty(bucket, run_id, context)) && remove_manifests(bucket, run_id, &tries))
 		MemoryContextReset(context);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(context);

@@ -28,9 +28,6 @@
 
 #include "src/store/bucket/bucket.h"
 
-/* further attempts to do what a busy server has not done */
-#define MAX_TRIES	5
-
 /*
  * entries of a file in a list of versions, as a rule: without a marker, and
  * with a marker
@@ -430,7 +427,7 @@ take_step(Many *many, const Step *step)
 {
 	int			errnum = 0;
 
-	for (int try = 0; errnum == 0 && try <= MAX_TRIES && is_any(many, step->todo); try++)
+	for (int try = 0; errnum == 0 && try <= BUCKET_TRIES && is_any(many, step->todo); try++)
 	{
 		if (try > 0)
 			errnum = bucket_rest(try - 1) ? bucket_stay_leased(many->bucket).errnum : bucket_note(many->bucket, EINTR, NULL);
@@ -622,11 +619,19 @@ take_marked(Many *many, Item *item, const BucketRemoval *removal)
 static int
 find_marker(const Item *item, const KeyVersions *versions)
 {
+	int			at;
+
 	if (item->marker == NULL && bucket_is_captured(versions))
 		return versions->at - 1;
 	if (item->marker == NULL)
 		return item->made && hides_stranger(versions) ? 0 : -1;
-	return bucket_find_version(versions, item->marker);
+	at = bucket_find_version(versions, item->marker);
+
+	/*
+	 * while versioning is suspended, a new file takes the id "null" of our
+	 * marker
+	 */
+	return at >= 0 && versions->entries[at].is_marker ? at : -1;
 }
 
 /*
@@ -706,7 +711,7 @@ hide_left(Many *many)
 	int			errnum = EIO;
 	int			stopped;
 
-	for (int try = 0; try <= MAX_TRIES && is_any(many, IN_HAND); try++)
+	for (int try = 0; try <= BUCKET_TRIES && is_any(many, IN_HAND); try++)
 	{
 		if (!bucket_rest(try))
 		{
@@ -762,6 +767,8 @@ destroy_unversioned(Many *many)
 				   fail(errnum, "could not delete file") : file->result);
 			file->destroyed = file->result.outcome == FILE_OK;
 		}
+	/* a marker has come since the bucket was found to keep no versions */
+	settle_all(many, IN_HAND, fail(EAGAIN, "could not delete file"));
 }
 
 static void

@@ -27,9 +27,6 @@
 #define GROUP_KEYS		1000
 #define GROUP_BYTES		(512 * 1024)
 
-/* further attempts to remove a version that a busy server has not removed */
-#define MAX_TRIES		5
-
 static bool
 is_gone_code(const char *code)
 {
@@ -69,7 +66,7 @@ bucket_remove_listed(Bucket *bucket, const char *key, const char *listed, bool l
 {
 	if (strcmp(removed->version, listed) != 0)
 		removed->tries = 0;
-	else if (removed->tries == MAX_TRIES)
+	else if (removed->tries == BUCKET_TRIES)
 		return bucket_note(bucket, EIO, "the server still lists a version that it has removed");
 	else
 		/* an interrupt that is pending ends the next request */

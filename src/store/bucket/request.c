@@ -371,8 +371,11 @@ bucket_begin_call(Bucket *bucket, int number, const BucketCall *call)
 void
 bucket_drop_call(Bucket *bucket, int number)
 {
-	BucketLane *lane = &bucket->lanes[number];
+	BucketLane *lane;
 
+	if (bucket->session == NULL)
+		return;
+	lane = &bucket->lanes[number];
 	if (lane->in_flight)
 		bucket->library->end(bucket->session, lane->number);
 	lane->in_flight = lane->rests = lane->is_expired = false;
@@ -621,6 +624,23 @@ look_after_lane(Traffic *traffic, int i)
 	}
 }
 
+/* Frees the lanes of many calls: at the end, and after an ERROR that has left some taken. */
+static void
+free_lanes(Bucket *bucket)
+{
+	for (int i = 0; i < bucket->n_parallel; i++)
+		bucket_drop_call(bucket, BUCKET_FIRST_LANE + i);
+}
+
+static bool
+is_all_taken(const Traffic *traffic)
+{
+	for (int i = 0; i < traffic->n; i++)
+		if (i >= traffic->begun || traffic->portions[i].n_open > 0)
+			return false;
+	return true;
+}
+
 static int
 run(Traffic *traffic)
 {
@@ -629,6 +649,7 @@ run(Traffic *traffic)
 
 	if (bucket->session == NULL)
 		return bucket->open_errnum;
+	free_lanes(bucket);
 	traffic->width = bucket->n_parallel;
 	traffic->on_its_way = palloc0(sizeof(QueuedCall *) * bucket->n_parallel);
 	while ((errnum = fill_lanes(traffic)) == 0 && traffic->busy > 0)
@@ -643,8 +664,9 @@ run(Traffic *traffic)
 			break;
 		}
 	}
-	for (int i = 0; i < bucket->n_parallel; i++)
-		bucket_drop_call(bucket, BUCKET_FIRST_LANE + i);
+	if (errnum == 0 && !is_all_taken(traffic))
+		errnum = bucket_note(bucket, EIO, "not all requests were made");
+	free_lanes(bucket);
 	pfree(traffic->on_its_way);
 	return errnum;
 }

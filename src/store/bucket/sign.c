@@ -222,7 +222,20 @@ sign_request(struct curl_slist **headers, const BucketRequest *request, time_t n
 	own = CurrentResourceOwner = ResourceOwnerCreate(NULL, "audio_cleanup signature");
 	context = AllocSetContextCreate(CurrentMemoryContext, "audio_cleanup signature", ALLOCSET_SMALL_SIZES);
 	former = MemoryContextSwitchTo(context);
-	done = sign(headers, &signing);
+	PG_TRY();
+	{
+		done = sign(headers, &signing);
+	}
+	PG_CATCH();
+	{
+		/*
+		 * there is no memory: the owner is left, because its release would
+		 * call functions of others
+		 */
+		CurrentResourceOwner = caller;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 	MemoryContextSwitchTo(former);
 	MemoryContextDelete(context);
 	CurrentResourceOwner = caller;

@@ -250,6 +250,9 @@ bucket_walk_begin(FileStore *store, bool recurse, int64 run_id)
 		walk->trash = bucket_begin_trash(walk->bucket, run_id, walk->context);
 		return (TreeWalk *) walk;
 	}
+	/* an ERROR may have ended a walk before */
+	for (int i = 0; i < BUCKET_PAGES; i++)
+		bucket_drop_call(walk->bucket, BUCKET_PAGE_LANE + i);
 	walk->errnum = divide(walk);
 	for (int i = 0; walk->errnum == 0 && i < walk->n_ranges; i++)
 		walk->errnum = send_for_page(walk, &walk->ranges[i]);
