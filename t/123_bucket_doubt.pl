@@ -261,5 +261,24 @@ ok($node->poll_query_until('postgres', "SELECT NOT EXISTS (SELECT FROM pg_stat_a
 is(s3($gateway, 'GET', 'old/x.mp3')->{content}, 'a new upload', 'what has taken its version in the meantime is there');
 make_bucket($gateway, 'old', exists => 1);
 
+# the id "null" of the marker that was made is that of the next upload, too
+make_bucket($gateway, 'ended');
+put_objects($gateway, 'ended', 'y.mp3', 'wanted.mp3');
+set('upload_dir', q{'s3://ended'});
+set_rule($proxy, match => '^PUT /ended/\.audio_cleanup/trash/', do => 'hold', times => 1);
+my $run = $node->background_psql('postgres', on_error_stop => 0);
+$run->query_until(qr/begun/, "\\echo begun\nCALL cleanup_run();\n");
+ok(is_held($proxy), 'the versions of a file have been listed, and it is about to be hidden');
+make_bucket($gateway, 'ended', versioning => 'Suspended', exists => 1);
+set_rule($proxy, match => '^(DELETE /ended/y|POST /ended/?\?delete)', do => 'hold_after', times => 1);
+ok(is_held($proxy), 'it has been hidden without a version');
+put_object($gateway, 'ended/y.mp3', 'a new upload');
+release($proxy);
+$run->quit;
+ok($node->poll_query_until('postgres', "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'audio_cleanup drain')"), 'the worker ends');
+is(s3($gateway, 'GET', 'ended/y.mp3')->{content}, 'a new upload', 'what has taken the id of the marker is there');
+isnt(state_of('y.mp3'), 'trashed', '... and no row says that it is in the trash');
+make_bucket($gateway, 'ended', exists => 1);
+
 is(log_lines($node, qr/PANIC:|TRAP:|terminated by signal (?!9:)/), '', 'no process has died but those that were killed');
 done_testing();

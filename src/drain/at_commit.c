@@ -165,6 +165,7 @@ find_batch(const Place *place, int64 run_id, AtCommitAction action)
 		Batch	   *batch = batch_of(iter);
 
 		if (batch->run_id == run_id && batch->action == action &&
+			batch->extension == get_extension_oid(EXTENSION_NAME, true) &&
 			batch->end.subxact == GetCurrentSubTransactionId() && is_same_place(&batch->place, place))
 			return batch;
 	}

@@ -59,7 +59,8 @@ typedef enum AtCommitAction
 /*
  * Makes the commit do this work on the file `path` of the run `run_id` in
  * `place`.  `as` is the name under which the file is put back, or NULL.  All
- * arguments are copied.  Makes the commit synchronous.
+ * arguments are copied.  Makes the commit synchronous, which does the actions of a
+ * run in the order in which the first file of each was added.
  */
 extern void at_commit_add(const Place *place, int64 run_id, AtCommitAction action, const char *path,
 						  const char *as, const FileIdentity *identity);

@@ -417,7 +417,7 @@ bool
 drain_run(const Extension *extension, const LedgerWork *work, const Pace *pace, bool finish,
 		  const DrainTransactions *transactions)
 {
-	Drain	   *drain = drain_make(extension, work, false);
+	Drain	   *drain;
 	int64		began;
 	bool		more;
 
@@ -429,6 +429,7 @@ drain_run(const Extension *extension, const LedgerWork *work, const Pace *pace, 
 		transactions->commit(transactions->arg);
 		return false;
 	}
+	drain = drain_make(extension, work, false);
 	if (pace != NULL)
 		drain->pace = *pace;
 	PG_TRY();

@@ -33,6 +33,7 @@ typedef struct Healing
 	FileStore  *store;
 	Match	   *match;			/* of all backups of the directory */
 	IntegerSet *file_ids;		/* of these backups, in their order */
+	int64		last_id;		/* the last of them */
 	int64		healed;
 } Healing;
 
@@ -41,6 +42,13 @@ take_backup(int64 file_id, const char *path, void *arg)
 {
 	Healing    *healing = arg;
 
+	/*
+	 * rows of two runs have the same number if somebody has set the sequence
+	 * back; the last look before a file is destroyed goes by runs
+	 */
+	if (file_id == healing->last_id)
+		return;
+	healing->last_id = file_id;
 	match_add(healing->match, path);
 	intset_add_member(healing->file_ids, (uint64) file_id);
 }

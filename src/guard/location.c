@@ -213,7 +213,7 @@ check_linked(const Subject *subject, const char *path, const char *link)
 
 	if (realpath(link, target) == NULL)
 		return NULL;			/* a dangling link holds no files */
-	if (path_is_prefix_of_path(target, path))
+	if (strcmp(target, "/") == 0 || path_is_prefix_of_path(target, path))
 		return place_brake(subject, path, "It lies in PostgreSQL's directory \"%s\".", target);
 	if (path_is_prefix_of_path(path, target))
 		return place_brake(subject, path, "It contains PostgreSQL's directory \"%s\".", target);

@@ -41,7 +41,7 @@ condemned_begin(bool interxact, bool is_preview)
 	condemned->files = tuplestore_begin_heap(true, interxact, work_mem);
 	condemned->sessions = tuplestore_begin_heap(true, interxact, work_mem);
 	if (is_preview && !interxact)
-		condemned->orphans = texts_begin();
+		condemned->orphans = texts_begin(work_mem);
 	return condemned;
 }
 

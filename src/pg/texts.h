@@ -16,10 +16,11 @@
 typedef struct TextList TextList;
 
 /*
- * Returns an empty list in the current memory context.  Its texts are in a
- * temporary file, which is gone at the end of the (sub)transaction.
+ * Returns an empty list in the current memory context.  The list takes at most
+ * `max_kb` KiB of memory.  A longer list goes to a temporary file, which is
+ * gone at the end of the transaction.
  */
-extern TextList *texts_begin(void);
+extern TextList *texts_begin(int max_kb);
 
 /* Frees the list and its file. */
 extern void texts_end(TextList *list);

@@ -213,7 +213,7 @@ match_begin(const Settings *settings, const char *claim)
 	match->scope.keys_max = KEYS_MAX_BYTES;
 	match->scope.seed = pg_prng_uint64(&pg_global_prng_state);
 	match->recent = palloc0(sizeof(RecentHit) * RECENT_HITS);
-	match->names = texts_begin();
+	match->names = texts_begin(work_mem);
 	make_stores(match);
 	MemoryContextSwitchTo(caller);
 	return match;

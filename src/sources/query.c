@@ -818,6 +818,7 @@ query_run_in_box(const Source *source, int64 until, void (*work) (void *arg), vo
 	/* the end of the subtransaction, also by an ERROR, resets XactReadOnly */
 	XactReadOnly = true;
 	role_keep_quiet();
+	(void) trust_has_refused();
 	error_context_stack = &callback;
 	error = work_by_clock(until, work_by_rules, &box, &late);
 	error_context_stack = callback.previous;

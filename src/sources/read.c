@@ -15,6 +15,8 @@
 #include "postgres.h"
 
 #include "access/detoast.h"
+#include "access/relation.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_enum.h"
 #include "catalog/pg_inherits.h"
@@ -431,22 +433,36 @@ sources_moment(void)
 	return GetLatestSnapshot()->snapXactCompletionCount;
 }
 
-/* Returns whether any of the tables, which the session has locked, has its rows elsewhere. */
+/* Returns whether the relation, which the session has locked, is a table of the server's own kind, or has no rows itself. */
 static bool
-any_elsewhere(List *tables)
+is_stored_here(Oid relid)
 {
-	foreach_oid(relid, tables)
-		if (get_rel_relkind(relid) != RELKIND_RELATION && get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
+	Relation	rel;
+	bool		is_heap;
+
+	if (get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE)
 		return true;
-	return citus_has_any(tables);
+	if (get_rel_relkind(relid) != RELKIND_RELATION)
+		return false;
+	rel = relation_open(relid, NoLock);
+	is_heap = rel->rd_tableam == GetHeapamTableAmRoutine();
+	relation_close(rel, NoLock);
+	return is_heap;
 }
 
 bool
 sources_are_stored_here(List *sources)
 {
 	foreach_ptr(const Source, source, sources)
-		if (any_elsewhere(find_all_inheritors(source->relid, AccessShareLock, NULL)))
-		return false;
+	{
+		List	   *tables = find_all_inheritors(source->relid, AccessShareLock, NULL);
+
+		foreach_oid(relid, tables)
+			if (!is_stored_here(relid))
+			return false;
+		if (citus_has_any(tables))
+			return false;
+	}
 	return true;
 }
 

@@ -173,15 +173,17 @@ extern Snapshot sources_take_snapshot(void);
 
 /*
  * Returns how many transactions that had written something have ended on this
- * server.  As long as the number is the same, each new snapshot shows what the
- * snapshot before showed, by which the server itself reuses its snapshots.
+ * server.  As long as the number is the same, each new snapshot shows of other
+ * transactions what the snapshot before showed, by which the server itself
+ * reuses its snapshots.
  */
 extern uint64 sources_moment(void);
 
 /*
  * Returns whether only a transaction of this server can change what a reading of
  * the checked sources shows: all are tables whose rows, partitions included, are
- * stored here.  A view may have functions that answer anew each time.
+ * stored here, in heaps.  A view may have functions that answer anew each time, and
+ * another table access method may have transactions of its own.
  */
 extern bool sources_are_stored_here(List *sources);
 
