@@ -417,19 +417,10 @@ bool
 drain_run(const Extension *extension, const LedgerWork *work, const Pace *pace, bool finish,
 		  const DrainTransactions *transactions)
 {
-	Drain	   *drain;
+	Drain	   *drain = drain_make(extension, work, false);
 	int64		began;
 	bool		more;
 
-	if (work->files == 0)
-	{
-		/* a run that has condemned no file needs no directory */
-		if (finish)
-			drain_finish_run(extension, work->run_id);
-		transactions->commit(transactions->arg);
-		return false;
-	}
-	drain = drain_make(extension, work, false);
 	if (pace != NULL)
 		drain->pace = *pace;
 	PG_TRY();

@@ -9,6 +9,8 @@
  */
 #include "postgres.h"
 
+#include <time.h>
+
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "common/string.h"
@@ -321,7 +323,10 @@ plan_is_unattended(void)
 int64
 plan_now_ns(void)
 {
-	return time_to_unix_us(GetCurrentTimestamp()) * 1000;
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64) now.tv_sec * NS_PER_SECOND + now.tv_nsec;
 }
 
 TimestampTz

@@ -87,7 +87,16 @@ drain_runs(BatchRun *run, bool own, bool finish)
 		if (own != (work->run_id == run_id))
 			continue;
 		require_extension(run);
-		if (drain_run(extension, work, &run->pace, finish, &transactions) && finish)
+		if (!own && work->files == 0)
+		{
+			/*
+			 * a run that was ended before it condemned a file needs no
+			 * directory
+			 */
+			drain_finish_run(extension, work->run_id);
+			run->request->commit();
+		}
+		else if (drain_run(extension, work, &run->pace, finish, &transactions) && finish)
 			at_commit_start_worker_now();
 	}
 	MemoryContextSwitchTo(caller);
