@@ -104,17 +104,16 @@ mailer_send(const MailSettings *settings, Message *message)
 	result->error = mail_settings_lack(settings);
 	if (result->error == NULL)
 		library = library_load(MAIL_LIBRARY, MAIL_FUNCTION, &result->error);
-	if (library != NULL)
-	{
-		message->from = settings->from;
-		message->headers = message_headers(message);
+	if (library == NULL)
+		return result;
+	message->from = settings->from;
+	message->headers = message_headers(message);
 
-		/*
-		 * no memory is allocated from here on: an ERROR would leave the
-		 * password in memory
-		 */
-		result->error = read_password(settings, password);
-	}
+	/*
+	 * no memory is allocated from here on: an ERROR would leave the password
+	 * in memory
+	 */
+	result->error = read_password(settings, password);
 	if (result->error == NULL)
 		talk_to_server(library, settings, password, message, refused, result);
 	explicit_bzero(password, sizeof(password));

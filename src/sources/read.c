@@ -807,11 +807,13 @@ sources_strange_statuses(const Source *source, int max_ms)
 		return NIL;
 	type = getBaseType(get_atttype(source->relid, get_attnum(source->relid, source->status_column)));
 	foreach_ptr(char, status, key_names(source->failed_statuses))
+	{
 		if (type_is_enum(type) && !SearchSysCacheExists2(ENUMTYPOIDNAME, ObjectIdGetDatum(type), CStringGetDatum(status)))
-		found = lappend(found, psprintf("column \"%s\" of source %s can never be \"%s\": its type %s has no such label",
-										source->status_column, source->name, status, format_type_be(type)));
-	else
-		search.missing = lappend(search.missing, status);
+			found = lappend(found, psprintf("column \"%s\" of source %s can never be \"%s\": its type %s has no such label",
+											source->status_column, source->name, status, format_type_be(type)));
+		else
+			search.missing = lappend(search.missing, status);
+	}
 	if (search.missing == NIL || !look_for_statuses(source, &search))
 		return found;
 	foreach_ptr(const char, status, search.missing)

@@ -625,10 +625,12 @@ take_server(List **tables, RemoteServer *server)
 
 	server->first = linitial(*tables);
 	foreach_ptr(RemoteTable, table, *tables)
+	{
 		if (is_of_server(table, server))
-		server->tables = lappend(server->tables, table);
-	else
-		others = lappend(others, table);
+			server->tables = lappend(server->tables, table);
+		else
+			others = lappend(others, table);
+	}
 	*tables = others;
 	if (OidIsValid(server->first->server))
 	{

@@ -287,7 +287,10 @@ call_alone(RemovalGroup *group, BucketCalls *calls)
 	group->alone = true;
 	group->n = 1;
 	if (lacks_id(removal))
-		take_group(group, bucket_note(group->bucket, EINVAL, "the server gave no version id"), NULL);
+	{
+		(void) bucket_note(group->bucket, EINVAL, "the server gave no version id");
+		take_group(group, EINVAL, NULL);
+	}
 	else
 		bucket_add_call(calls, &call, take_group, group);
 }
