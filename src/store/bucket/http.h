@@ -142,6 +142,7 @@ http_parse_time(const char *text)
 {
 	static const char form[] = "0000-00-00T00:00:00";
 	struct tm	tm = {0};
+	const char *rest;
 	int			second;
 	int			day;
 	int64		seconds;
@@ -149,18 +150,18 @@ http_parse_time(const char *text)
 	for (size_t i = 0; i < sizeof(form) - 1; i++)
 		if (form[i] == '0' ? text[i] < '0' || text[i] > '9' : text[i] != form[i])
 			return 0;
-	if (strptime(text, "%Y-%m-%dT%H:%M:%S", &tm) == NULL || tm.tm_sec > 60)
+	rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
+	if (rest == NULL || tm.tm_sec > 60)
 		return 0;
-	text += sizeof(form) - 1;
-	if (*text == '.')
+	if (*rest == '.')
 	{
-		size_t		digits = strspn(text + 1, "0123456789");
+		size_t		digits = strspn(rest + 1, "0123456789");
 
 		if (digits == 0)
 			return 0;
-		text += 1 + digits;
+		rest += 1 + digits;
 	}
-	if (strcmp(text, "Z") != 0 && strcmp(text, "+00:00") != 0)
+	if (strcmp(rest, "Z") != 0 && strcmp(rest, "+00:00") != 0)
 		return 0;
 	/* a server whose time_t has 32 bits does not live to see that day */
 	if (sizeof(time_t) < sizeof(int64) && tm.tm_year > 2037 - 1900)
