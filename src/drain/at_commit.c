@@ -154,7 +154,12 @@ add_file(Batch *batch, const char *path, const char *as, const FileIdentity *ide
 	MemoryContextSwitchTo(caller);
 }
 
-/* Returns the latest such batch of the current subtransaction, or NULL. */
+/*
+ * Returns the latest such batch of the current subtransaction, or NULL.  Each
+ * file asks, so the extension is not looked up: if the transaction has dropped
+ * the extension and made it anew, a run may have the number of a former run,
+ * and forget_orphaned_batches() leaves its files to the worker.
+ */
 static Batch *
 find_batch(const Place *place, int64 run_id, AtCommitAction action)
 {
@@ -165,7 +170,6 @@ find_batch(const Place *place, int64 run_id, AtCommitAction action)
 		Batch	   *batch = batch_of(iter);
 
 		if (batch->run_id == run_id && batch->action == action &&
-			batch->extension == get_extension_oid(EXTENSION_NAME, true) &&
 			batch->end.subxact == GetCurrentSubTransactionId() && is_same_place(&batch->place, place))
 			return batch;
 	}
