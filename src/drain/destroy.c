@@ -183,6 +183,16 @@ look_seconds(const Drain *drain)
 	return (int) Min(Max(LOOK_AHEAD_SECONDS, 10 * drain->look_us / USECS_PER_SEC), LOOK_SECONDS);
 }
 
+/*
+ * Returns whether there are rests between the files of a step: these are for a
+ * disk, not for the server of a bucket, and not within a caller's transaction.
+ */
+static bool
+rests_between(const Drain *drain)
+{
+	return store_acts_at_commit(drain->store) && !drain->at_commit;
+}
+
 /* Returns how many of the first files are not held, and may be destroyed together. */
 static int
 free_in_row(const Drain *drain, const LedgerFile *files, int n)
@@ -190,6 +200,8 @@ free_in_row(const Drain *drain, const LedgerFile *files, int n)
 	int			most = Min(n, Max(drain->together, store_together(drain->store)));
 	int			i = 0;
 
+	if (rests_between(drain))
+		most = Min(most, pace_at_once(&drain->pace));
 	while (i < most && !files[i].is_held)
 		i++;
 	return i;
@@ -264,9 +276,11 @@ destroy_files(Drain *drain, LedgerFile *files, int n)
 		group = next;
 		i += together;
 		drain->portion += together;
-		/* a rest is for a disk, not for the server of a bucket */
-		if (store_acts_at_commit(drain->store))
+		if (rests_between(drain) && i < n)
+		{
+			pace_rest_between(&drain->pace, i, step_began);
 			pace_yield(&drain->pace);
+		}
 	}
 	end_timed_group(drain, &group, &began);
 	if (i > 0)

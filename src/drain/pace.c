@@ -3,8 +3,11 @@
  * drain/pace.c
  *	  How fast files may be deleted, and when a run has to stop.
  *
- * A portion is the number of files that half a second allows, so that the disk
- * gets an even load, and a transaction is never kept open for a sleep.
+ * A portion is the number of files that half a second allows.  Its files are
+ * deleted few at a time, with short rests between them, so that the disk gets
+ * an even load: an fsync of another process waits for a few unlinks at most.
+ * After each portion there is a longer rest, without a transaction, and without
+ * the lock of the directory.
  *
  * Besides, a drain gives way to other processes.  The time that a file takes
  * says little, because it depends on the disk.  But work that finds its blocks
@@ -24,7 +27,6 @@
 
 #include <limits.h>
 #include <sys/resource.h>
-
 
 #include "src/drain/pace.h"
 #include "src/pg/lock.h"
@@ -70,6 +72,12 @@ pace_files_in(const Pace *pace, int seconds)
 	return pace->files_per_second * seconds;
 }
 
+int
+pace_at_once(const Pace *pace)
+{
+	return pace->files_per_second > 0 ? Max(pace->files_per_second / 1000, 1) : INT_MAX;
+}
+
 static void
 sleep_us(int64 us)
 {
@@ -84,13 +92,21 @@ sleep_us(int64 us)
 }
 
 void
-pace_rest(const Pace *pace, int files, int64 began)
+pace_rest(Pace *pace, int files, int64 began)
 {
-	int64		most_us = (int64) files * USECS_PER_SEC / Max(pace->files_per_second, 1);
+	int64		us = (int64) files * USECS_PER_SEC / Max(pace->files_per_second, 1) - (time_monotonic_us() - began);
 
-	if (pace->files_per_second <= 0 || files <= 0)
+	if (pace->files_per_second <= 0 || us <= 0)
 		return;
-	sleep_us(most_us - (time_monotonic_us() - began));
+	sleep_us(us);
+	/* nobody has waited for the disk meanwhile */
+	pace->wall_us += us;
+}
+
+void
+pace_rest_between(Pace *pace, int files, int64 began)
+{
+	pace_rest(pace, files / 4 * 3 + files % 4 * 3 / 4, began);
 }
 
 /*

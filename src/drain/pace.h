@@ -32,13 +32,21 @@ extern int	pace_portion(const Pace *pace);
 /* Returns how many files may be deleted in so many seconds, at least 1. */
 extern int	pace_files_in(const Pace *pace, int seconds);
 
+/* Returns how many files may be deleted at once: those of a millisecond, at least 1. */
+extern int	pace_at_once(const Pace *pace);
+
 /*
  * Sleeps until `files` files, whose deletion began at `began` (by
  * time_monotonic_us()), have taken the time that the pace allows for these
- * files.  Must be called outside of
- * transactions, or in one that has done nothing yet.  Takes interrupts.
+ * files.  Takes interrupts.
  */
-extern void pace_rest(const Pace *pace, int files, int64 began);
+extern void pace_rest(Pace *pace, int files, int64 began);
+
+/*
+ * Sleeps in the same way, between the files of a portion: shorter, because
+ * locks are held.  The pace_rest() after the portion sleeps for the rest of the time.
+ */
+extern void pace_rest_between(Pace *pace, int files, int64 began);
 
 /*
  * Begins to measure how long this process waits for the disk.  Must be called

@@ -114,7 +114,7 @@ struct Match
 	List	   *sources;
 	TextList   *names;
 	int64		count;
-	uint64		moment;			/* see match_moment() */
+	uint64		n_ended;		/* see match_n_ended() */
 	uint64		none_referred;	/* see match_none_referred() */
 	int			families_hit;
 	Bits		session_keys;	/* keys in rows with a session */
@@ -246,15 +246,15 @@ match_any_folder(Match *match, bool any_folder)
 }
 
 uint64
-match_moment(const Match *match)
+match_n_ended(const Match *match)
 {
-	return match->moment;
+	return match->n_ended;
 }
 
 void
-match_none_referred(Match *match, uint64 moment)
+match_none_referred(Match *match, uint64 n_ended)
 {
-	match->none_referred = moment;
+	match->none_referred = n_ended;
 }
 
 int64
@@ -433,8 +433,8 @@ read_references(Match *match, List *sources, MatchMode mode, TimestampTz failed_
 	HitWriter	writer = {.match = match};
 	Snapshot	snapshot;
 
-	match->moment = sources_moment();
-	if (match->moment != 0 && match->moment == match->none_referred && sources_are_stored_here(sources))
+	match->n_ended = sources_n_ended();
+	if (match->n_ended != 0 && match->n_ended == match->none_referred && sources_are_stored_here(sources))
 		return;
 
 	/* rows are locked before the snapshot that shows the other references */

@@ -58,16 +58,14 @@ extern void match_any_folder(Match *match, bool any_folder);
 /* Returns how many files were added. */
 extern int64 match_count(const Match *match);
 
-/*
- * Returns the sources_moment() of before match_run() has read the sources, or 0.
- */
-extern uint64 match_moment(const Match *match);
+/* Returns the sources_n_ended() of before match_run() has read the sources, or 0. */
+extern uint64 match_n_ended(const Match *match);
 
 /*
- * Tells that no row referred to any of the files at this match_moment().  Where
- * nothing can have changed since, match_run() does not read the sources.
+ * Tells that no row referred to any of the files when `n_ended` transactions had
+ * ended.  Where nothing can have changed since, match_run() does not read the sources.
  */
-extern void match_none_referred(Match *match, uint64 moment);
+extern void match_none_referred(Match *match, uint64 n_ended);
 
 /*
  * Reads the checked sources, and decides about each file.  Must be called only

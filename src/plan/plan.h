@@ -50,7 +50,7 @@ typedef struct PlanFindings
 	List	   *sources;		/* of Source */
 	bool		surveyed;		/* no brake kept the survey from looking; the
 								 * figures below are known */
-	uint64		moment;			/* match_moment() of the survey */
+	uint64		n_ended;		/* match_n_ended() of the survey */
 	MatchCounts *counts;		/* the figures of each source, by its number */
 	int64		files_seen;		/* audio files in the directory */
 	int64		files_referenced;

@@ -428,7 +428,7 @@ sources_read(Snapshot snapshot, const Source *source, SourceScan scan, Timestamp
 }
 
 uint64
-sources_moment(void)
+sources_n_ended(void)
 {
 	return GetLatestSnapshot()->snapXactCompletionCount;
 }
