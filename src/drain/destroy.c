@@ -276,9 +276,10 @@ destroy_files(Drain *drain, LedgerFile *files, int n)
 		group = next;
 		i += together;
 		drain->portion += together;
-		if (rests_between(drain) && i < n)
+		if (rests_between(drain))
 		{
-			pace_rest_between(&drain->pace, i, step_began);
+			if (i < n)
+				pace_rest_between(&drain->pace, i, step_began);
 			pace_yield(&drain->pace);
 		}
 	}
