@@ -16,12 +16,12 @@ my %wanted = %{ claim_directory($node, 'keep.mp3') };
 my $n = 100;
 
 put_file($dir, "orphan$_.mp3") foreach 1 .. $n;
-sql('SELECT cleanup_all(force => true)');
 
+# each look at the trash: the times of its beginning and its end, and the files that are left
+my @looks = ([ time, time, $n ]);
+sql('SELECT cleanup_all(force => true)');
 is_deeply([ glob "$dir/orphan*" ], [], 'all files are in the trash');
 
-# each look at the trash: the times of its beginning and its end, and the files
-my @looks;
 ok(wait_until(sub {
 			my $before = time;
 			my $left = keys %{ trashed_files($dir) };
@@ -31,16 +31,15 @@ ok(wait_until(sub {
 ok(wait_for_drain($node), 'the run is over');
 is(sql('SELECT max(deleted) FROM cleanup_runs'), $n, '... and has deleted them');
 
-# a portion of 20 files has half a second: three quarters of it between its files
+# A portion of 20 files has half a second, three quarters of it between its files.  On a busy machine files may be late,
+# but none is early: what counts is the time since all were there.
+my $began = (grep { $_->[2] == $n } @looks)[-1]->[0];
 my @bursts;
-foreach my $i (0 .. $#looks) {
-	foreach my $j ($i + 1 .. $#looks) {
-		my $gone = $looks[$i][2] - $looks[$j][2];
-		my $allowed = 40 * 4 / 3 * ($looks[$j][1] - $looks[$i][0]) + 3;
-		push @bursts, sprintf('%d files in %.3f s', $gone, $looks[$j][1] - $looks[$i][0]) if $gone > $allowed;
-	}
+foreach my $look (@looks) {
+	my ($gone, $seconds) = ($n - $look->[2], $look->[1] - $began);
+	push @bursts, sprintf('%d files in %.3f s', $gone, $seconds) if $gone > 40 * 4 / 3 * $seconds + 3;
 }
-is_deeply(\@bursts, [], 'no more files at once than the pace allows');
+is_deeply(\@bursts, [], 'no more files than the pace allows until then');
 is_deeply([ sort keys %{ visible_files($dir) } ], [ sort keys %wanted ], 'nothing else has gone');
 
 # a caller who wants the directory meanwhile gets it

@@ -94,13 +94,14 @@ sleep_us(int64 us)
 void
 pace_rest(Pace *pace, int files, int64 began)
 {
-	int64		us = (int64) files * USECS_PER_SEC / Max(pace->files_per_second, 1) - (time_monotonic_us() - began);
+	int64		now = time_monotonic_us();
+	int64		us = (int64) files * USECS_PER_SEC / Max(pace->files_per_second, 1) - (now - began);
 
 	if (pace->files_per_second <= 0 || us <= 0)
 		return;
 	sleep_us(us);
 	/* nobody has waited for the disk meanwhile */
-	pace->wall_us += us;
+	pace->wall_us += time_monotonic_us() - now;
 }
 
 void

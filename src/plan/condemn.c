@@ -276,7 +276,7 @@ plan_condemn(CleanupPlan *plan, int64 run_id, int64 limit)
 
 	match_any_folder(match, plan->has_links);
 	if (plan->found.condemned->n_sessions == 0)
-		match_none_referred(match, plan->found.n_ended);
+		match_none_referred(match, plan->found.transactions_ended);
 	plan->run_id = run_id;
 	plan->in_batches = limit != PG_INT64_MAX;
 	plan_limit_reading(plan->context.settings, plan->in_batches);

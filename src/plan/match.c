@@ -114,8 +114,8 @@ struct Match
 	List	   *sources;
 	TextList   *names;
 	int64		count;
-	uint64		n_ended;		/* see match_n_ended() */
-	uint64		none_referred;	/* see match_none_referred() */
+	uint64		transactions_ended; /* see match_transactions_ended() */
+	uint64		none_referred_at;	/* see match_none_referred() */
 	int			families_hit;
 	Bits		session_keys;	/* keys in rows with a session */
 	RecentHit  *recent;
@@ -246,15 +246,15 @@ match_any_folder(Match *match, bool any_folder)
 }
 
 uint64
-match_n_ended(const Match *match)
+match_transactions_ended(const Match *match)
 {
-	return match->n_ended;
+	return match->transactions_ended;
 }
 
 void
-match_none_referred(Match *match, uint64 n_ended)
+match_none_referred(Match *match, uint64 transactions_ended)
 {
-	match->none_referred = n_ended;
+	match->none_referred_at = transactions_ended;
 }
 
 int64
@@ -433,8 +433,8 @@ read_references(Match *match, List *sources, MatchMode mode, TimestampTz failed_
 	HitWriter	writer = {.match = match};
 	Snapshot	snapshot;
 
-	match->n_ended = sources_n_ended();
-	if (match->n_ended != 0 && match->n_ended == match->none_referred && sources_are_stored_here(sources))
+	match->transactions_ended = sources_transactions_ended();
+	if (match->transactions_ended != 0 && match->transactions_ended == match->none_referred_at && sources_are_stored_here(sources))
 		return;
 
 	/* rows are locked before the snapshot that shows the other references */

@@ -58,14 +58,14 @@ extern void match_any_folder(Match *match, bool any_folder);
 /* Returns how many files were added. */
 extern int64 match_count(const Match *match);
 
-/* Returns the sources_n_ended() of before match_run() has read the sources, or 0. */
-extern uint64 match_n_ended(const Match *match);
+/* Returns the sources_transactions_ended() of before match_run() has read the sources, or 0. */
+extern uint64 match_transactions_ended(const Match *match);
 
 /*
- * Tells that no row referred to any of the files when `n_ended` transactions had
+ * Tells that no row referred to any of the files when so many transactions had
  * ended.  Where nothing can have changed since, match_run() does not read the sources.
  */
-extern void match_none_referred(Match *match, uint64 n_ended);
+extern void match_none_referred(Match *match, uint64 transactions_ended);
 
 /*
  * Reads the checked sources, and decides about each file.  Must be called only

@@ -50,7 +50,8 @@ typedef struct PlanFindings
 	List	   *sources;		/* of Source */
 	bool		surveyed;		/* no brake kept the survey from looking; the
 								 * figures below are known */
-	uint64		n_ended;		/* match_n_ended() of the survey */
+	uint64		transactions_ended; /* on the server, before the survey has
+									 * read the sources */
 	MatchCounts *counts;		/* the figures of each source, by its number */
 	int64		files_seen;		/* audio files in the directory */
 	int64		files_referenced;

@@ -316,7 +316,7 @@ survey_files(CleanupPlan *plan)
 		plan->found.surveyed = true;
 		progress_set_phase(PHASE_MATCHING);
 		condemn_matched(plan, &match, plan->found.sources, MATCH_JUDGE, &plan->found.condemned);
-		plan->found.n_ended = match_n_ended(match);
+		plan->found.transactions_ended = match_transactions_ended(match);
 		plan->found.files_referenced = match_count_referenced(match);
 		plan->found.counts = palloc(sizeof(MatchCounts) * Max(list_length(plan->found.sources), 1));
 		foreach_ptr(const Source, source, plan->found.sources)

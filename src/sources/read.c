@@ -428,7 +428,7 @@ sources_read(Snapshot snapshot, const Source *source, SourceScan scan, Timestamp
 }
 
 uint64
-sources_n_ended(void)
+sources_transactions_ended(void)
 {
 	return GetLatestSnapshot()->snapXactCompletionCount;
 }

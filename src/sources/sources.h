@@ -177,7 +177,7 @@ extern Snapshot sources_take_snapshot(void);
  * transactions what the snapshot before showed, by which the server itself
  * reuses its snapshots.
  */
-extern uint64 sources_n_ended(void);
+extern uint64 sources_transactions_ended(void);
 
 /*
  * Returns whether only a transaction of this server can change what a reading of
