@@ -394,7 +394,7 @@ static const Definition definitions[] = {
 	{"source_timeout", "How long a background worker reads the sources at a time; 0 is no limit.",
 		.integer = &current.source_timeout,.value = 1800,.max = INT_MAX / 1000,.flags = GUC_UNIT_S,
 	.shown_as = "source_timeout_s"},
-	{"files_per_second", "Maximum number of files that are deleted in a second; 0 is no limit.",
+	{"files_per_second", "Maximum number of files that are deleted in a second; 0 is 1000 while other sessions write, else no limit.",
 	.integer = &current.files_per_second,.max = 1000000},
 
 	/* settings of buckets */

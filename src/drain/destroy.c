@@ -171,14 +171,14 @@ drain_destroy_files(Drain *drain, LedgerFile *files, int n)
 /*
  * Returns for how many seconds a last look is good.  A look is final for the
  * files that it has seen: the writers of that time have ended, and nobody
- * should begin to refer to a file that is not in its place.  Under a pace,
+ * should begin to refer to a file that is not in its place.  Under a limit,
  * where files are destroyed slowly, there is time to look again for references
  * that are made during the destruction.
  */
 static int
 look_seconds(const Drain *drain)
 {
-	if (drain->pace.files_per_second <= 0)
+	if (drain->pace.limit <= 0)
 		return LOOK_SECONDS;
 	return (int) Min(Max(LOOK_AHEAD_SECONDS, 10 * drain->look_us / USECS_PER_SEC), LOOK_SECONDS);
 }
@@ -301,7 +301,7 @@ static int
 destroy_doomed(Drain *drain, int limit)
 {
 	LedgerFile *files;
-	int			good = look_seconds(drain) * (drain->pace.files_per_second > 0 ? 2 : 1);
+	int			good = look_seconds(drain) * (drain->pace.limit > 0 ? 2 : 1);
 	int64		last;
 	int			read;
 	int			n = 0;
@@ -343,14 +343,14 @@ destroy_doomed(Drain *drain, int limit)
  * files read the sources: too late for the run to wait for the writer, and too
  * early for the writer to find that the files were gone.  This look waits for
  * such writers: all files of the run have left the directory, so that no later
- * transaction should refer to them.  Under a pace, only as many files are
- * looked at as will be destroyed in look_seconds(); but all files that stay as
- * a backup are looked at now.  Returns the number of files.
+ * transaction should refer to them.  Under a limit of files a second, only as
+ * many files are looked at as will be destroyed in look_seconds(); but all files
+ * that stay as a backup are looked at now.  Returns the number of files.
  */
 static int64
 last_look(Drain *drain)
 {
-	bool		all = drain->pace.files_per_second <= 0 ||
+	bool		all = drain->pace.limit <= 0 ||
 	(!drain->looked && drain->context.settings->backup_retention_days > 0);
 	int64		limit = all ? PG_INT64_MAX : pace_files_in(&drain->pace, look_seconds(drain));
 	int64		n = drain_look(drain, drain->looked ? LEDGER_DUE : LEDGER_TRASHED, &drain->looked_at_up_to,

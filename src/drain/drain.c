@@ -23,7 +23,7 @@
  *
  * Each of these steps takes a number of transactions.  But the last look takes
  * one transaction, and reads the sources once, however many files there are;
- * only under a pace there are several last looks.
+ * only under a limit of files a second there are several last looks.
  *
  * Directories are fsynced before a row says that something has happened.  The
  * states of a row are drawn in CONTRIBUTING.md.
@@ -429,8 +429,10 @@ drain_run(const Extension *extension, const LedgerWork *work, const Pace *pace, 
 
 		do
 		{
+			pace_look_around(&drain->pace);
 			began = time_monotonic_us();
 			more = begun && make_step(drain, finish);
+			pace_note_own_transaction(&drain->pace);
 			transactions->commit(transactions->arg);
 			pace_rest(&drain->pace, drain->portion, began);
 		} while (more && !(pace != NULL && pace_is_over(pace)) &&

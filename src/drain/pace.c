@@ -9,6 +9,9 @@
  * After each portion there is a longer rest, without a transaction, and without
  * the lock of the directory.
  *
+ * Without a limit there is a calm pace while other sessions write to the server,
+ * in any database: their commits wait for the disk behind our writes.
+ *
  * Besides, a drain gives way to other processes.  The time that a file takes
  * says little, because it depends on the disk.  But work that finds its blocks
  * in memory and the journal ready computes most of the time.  Work that only
@@ -28,6 +31,9 @@
 #include <limits.h>
 #include <sys/resource.h>
 
+#include "access/transam.h"
+#include "access/xact.h"
+
 #include "src/drain/pace.h"
 #include "src/pg/lock.h"
 #include "src/pg/progress.h"
@@ -39,13 +45,23 @@
 /* time for which files are dealt with before the next decision whether to rest */
 #define YIELD_EVERY_US	20000
 
+/* files a second while other sessions write */
+#define CALM_FILES_PER_SECOND	1000
+
+/* transactions of others, with a number, that are usual on a quiet server: so many, and so many more a second */
+#define QUIET_TRANSACTIONS		3
+#define QUIET_PER_SECOND		10
+
+/* least time in which transactions are counted */
+#define COUNT_US		50000
+
 /* the longest rest: the disk may have stood still for minutes */
 #define LONGEST_YIELD_US	200000
 
 Pace
 pace_begin(const Settings *settings)
 {
-	Pace		pace = {settings->files_per_second, 0};
+	Pace		pace = {settings->files_per_second, settings->files_per_second};
 
 	if (settings->max_run_minutes > 0)
 		pace.ends_at = time_monotonic_us() + (int64) settings->max_run_minutes * USECS_PER_MINUTE;
@@ -58,6 +74,34 @@ pace_is_over(const Pace *pace)
 	return pace->ends_at != 0 && time_monotonic_us() >= pace->ends_at;
 }
 
+void
+pace_note_own_transaction(Pace *pace)
+{
+	pace->next_xid += TransactionIdIsValid(GetTopTransactionIdIfAny());
+}
+
+void
+pace_look_around(Pace *pace)
+{
+	uint64		next_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
+	int64		now = time_monotonic_us();
+	int64		quiet = QUIET_TRANSACTIONS + QUIET_PER_SECOND * (now - pace->asked_at) / USECS_PER_SEC;
+	bool		is_calm = pace->files_per_second > 0;
+
+	if (pace->limit > 0 || (pace->asked_at != 0 && now - pace->asked_at < COUNT_US))
+		return;
+	if (pace->asked_at != 0 && ((int64) (next_xid - pace->next_xid) > quiet) != is_calm)
+	{
+		pace->files_per_second = is_calm ? 0 : CALM_FILES_PER_SECOND;
+		ereport(DEBUG1,
+				(errmsg_internal(is_calm ? "deleting files at full speed again" :
+								 "deleting at most %d files a second: other sessions write",
+								 CALM_FILES_PER_SECOND)));
+	}
+	pace->next_xid = next_xid;
+	pace->asked_at = now;
+}
+
 int
 pace_portion(const Pace *pace)
 {
@@ -67,9 +111,9 @@ pace_portion(const Pace *pace)
 int
 pace_files_in(const Pace *pace, int seconds)
 {
-	if (pace->files_per_second <= 0 || pace->files_per_second > INT_MAX / seconds)
+	if (pace->limit <= 0 || pace->limit > INT_MAX / seconds)
 		return INT_MAX;
-	return pace->files_per_second * seconds;
+	return pace->limit * seconds;
 }
 
 int

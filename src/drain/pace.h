@@ -14,8 +14,12 @@
 
 typedef struct Pace
 {
-	int			files_per_second;	/* 0: no limit */
+	int			limit;			/* files a second by the settings; 0: no limit */
+	int			files_per_second;	/* those of the present step; 0: no limit */
 	int64		ends_at;		/* by time_monotonic_us(); 0: never */
+	uint64		next_xid;		/* number that the next transaction would have
+								 * if only this process wrote, since */
+	int64		asked_at;		/* the last look around; 0: never */
 	int64		wall_us;		/* time when the measuring began, */
 	int64		cpu_us;			/* and the computing time at that moment */
 } Pace;
@@ -26,10 +30,19 @@ extern Pace pace_begin(const Settings *settings);
 /* Returns whether the time of the run is over. */
 extern bool pace_is_over(const Pace *pace);
 
+/* Notes that the present transaction, if it has a number, is no other session's.  Must be called at its end. */
+extern void pace_note_own_transaction(Pace *pace);
+
+/*
+ * Finds out whether other sessions write meanwhile: then a pace without a limit
+ * is a calm one.  Must be called before each step, and not within a step.
+ */
+extern void pace_look_around(Pace *pace);
+
 /* Returns how many files may be deleted before the next pace_rest(), at least 1. */
 extern int	pace_portion(const Pace *pace);
 
-/* Returns how many files may be deleted in so many seconds, at least 1. */
+/* Returns how many files the limit allows in so many seconds, at least 1. */
 extern int	pace_files_in(const Pace *pace, int seconds);
 
 /* Returns how many files may be deleted at once: those of a millisecond, at least 1. */

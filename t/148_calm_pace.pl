@@ -1,0 +1,95 @@
+
+# While other sessions write, a drain without a limit deletes at a calm pace; on a quiet server, at full speed.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use AudioCleanup;
+use IPC::Run;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $conf = <<'END';
+audio_cleanup.max_delete_percent = 100
+audio_cleanup.batch_size = 100
+log_min_messages = debug1
+END
+my $node = new_server('calm_pace', conf => $conf);
+my $dir = upload_dir($node);
+my %wanted = %{ claim_directory($node, 'keep.mp3') };
+my $n = 6000;
+my $calm = qr/deleting at most 1000 files a second: other sessions write/;
+my $quick = qr/deleting files at full speed again/;
+
+# writers in another database, each with a transaction of its own for each row
+$node->safe_psql('postgres', 'CREATE DATABASE application');
+$node->safe_psql('application', 'CREATE TABLE visits (at timestamptz)');
+my $visits = 'DO $$ BEGIN LOOP INSERT INTO visits VALUES (clock_timestamp()); COMMIT; PERFORM pg_sleep(0.001); END LOOP; END $$';
+
+sub start_writer
+{
+	return IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('application'), '-c', 'SET synchronous_commit = off', '-c', $visits ],
+		'<', \undef, '>', \my $out, '2>', \my $err);
+}
+
+sub new_orphans
+{
+	put_files($dir, map { "orphan$_.mp3" } 1 .. $n);
+}
+
+new_orphans();
+my @writers = map { start_writer() } 1 .. 3;
+ok(wait_until(sub { $node->safe_psql('application', 'SELECT count(*) > 100 FROM visits') eq 't' }), 'others write');
+my $position = log_position($node);
+
+# each look at the trash: the times of its beginning and its end, and the files that are left
+my @looks = ([ time, time, $n ]);
+sql('SELECT cleanup_all(force => true)');
+ok(wait_until(sub {
+			my $before = time;
+			my $left = keys %{ trashed_files($dir) };
+			push @looks, [ $before, time, $left ];
+			return $left < $n / 2;
+		}), 'half of the files are deleted') or diag("$looks[-1][2] files are left");
+my $began = (grep { $_->[2] == $n } @looks)[-1]->[0];
+my @bursts;
+foreach my $look (grep { $_->[2] < $n } @looks) {
+	my ($gone, $seconds) = ($n - $look->[2], $look->[1] - $began);
+	push @bursts, sprintf('%d files in %.3f s', $gone, $seconds) if $gone > 1000 * 4 / 3 * $seconds + 200;
+}
+is_deeply(\@bursts, [], '... and never more than the calm pace allows');
+my $log = log_since($node, $position);
+like($log, $calm, 'the log says why');
+unlike($log, $quick, '... and the pace stays calm as long as others write');
+
+$node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'application'});
+$_->finish() foreach @writers;
+ok(wait_for_drain($node), 'the run comes to its end');
+like(log_since($node, $position), $quick, '... at full speed, when nobody writes any more');
+is(sql('SELECT max(deleted) FROM cleanup_runs'), $n, '... and has deleted all files');
+
+# on a quiet server nothing is held back
+new_orphans();
+$position = log_position($node);
+sql('SELECT cleanup_all(force => true)');
+ok(wait_for_drain($node), 'a run on a quiet server comes to its end');
+unlike(log_since($node, $position), $calm, '... at full speed');
+
+# a limit of the DBA counts as it is, whoever writes
+new_orphans();
+@writers = map { start_writer() } 1 .. 3;
+$node->append_conf('postgresql.conf', "audio_cleanup.files_per_second = 1000000\n");
+$node->reload;
+ok(wait_until(sub { sql('SELECT cleanup_status()', 'SHOW audio_cleanup.files_per_second') =~ /^1000000$/m }), 'a limit is set');
+$position = log_position($node);
+sql('SELECT cleanup_all(force => true)');
+ok(wait_for_drain($node), '... and a run comes to its end');
+unlike(log_since($node, $position), $calm, '... without a calm pace');
+$node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'application'});
+$_->finish() foreach @writers;
+
+is_deeply([ sort keys %{ visible_files($dir) } ], [ sort keys %wanted ], 'nothing else has gone');
+done_testing();
