@@ -15,6 +15,7 @@ use Time::HiRes qw(time);
 my $conf = <<'END';
 audio_cleanup.max_delete_percent = 100
 audio_cleanup.batch_size = 100
+autovacuum = off
 log_min_messages = debug1
 END
 my $node = new_server('calm_pace', conf => $conf);
