@@ -21,7 +21,7 @@ END
 my $node = new_server('calm_pace', conf => $conf);
 my $dir = upload_dir($node);
 my %wanted = %{ claim_directory($node, 'keep.mp3') };
-my $n = 6000;
+my $n = 10000;
 my $calm = qr/deleting at most 1000 files a second: other sessions write/;
 my $quick = qr/deleting files at full speed again/;
 
@@ -30,10 +30,21 @@ $node->safe_psql('postgres', 'CREATE DATABASE application');
 $node->safe_psql('application', 'CREATE TABLE visits (at timestamptz)');
 my $visits = 'DO $$ BEGIN LOOP INSERT INTO visits VALUES (clock_timestamp()); COMMIT; PERFORM pg_sleep(0.001); END LOOP; END $$';
 
-sub start_writer
+my @writers;
+
+sub start_writers
 {
-	return IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('application'), '-c', 'SET synchronous_commit = off', '-c', $visits ],
-		'<', \undef, '>', \my $out, '2>', \my $err);
+	@writers = map {
+		IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('application'), '-c', 'SET synchronous_commit = off', '-c', $visits ],
+			'<', \undef, '>', \my $out, '2>', \my $err)
+	} 1 .. 3;
+	ok(wait_until(sub { $node->safe_psql('application', 'TRUNCATE visits; SELECT pg_sleep(0.1); SELECT count(*) > 10 FROM visits') eq "\nt" }), 'others write');
+}
+
+sub stop_writers
+{
+	$node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'application'});
+	$_->finish() foreach @writers;
 }
 
 sub new_orphans
@@ -42,37 +53,23 @@ sub new_orphans
 }
 
 new_orphans();
-my @writers = map { start_writer() } 1 .. 3;
-ok(wait_until(sub { $node->safe_psql('application', 'SELECT count(*) > 100 FROM visits') eq 't' }), 'others write');
+start_writers();
 my $position = log_position($node);
 
-# each look at the trash: the times of its beginning and its end, and the files that are left
-my @looks = ([ time, time, $n ]);
+my $since = time;
 sql('SELECT cleanup_all(force => true)');
-ok(wait_until(sub {
-			my $before = time;
-			my $left = keys %{ trashed_files($dir) };
-			push @looks, [ $before, time, $left ];
-			return $left < $n / 2;
-		}), 'half of the files are deleted') or diag("$looks[-1][2] files are left");
-my $began = (grep { $_->[2] == $n } @looks)[-1]->[0];
-my @bursts;
-foreach my $look (grep { $_->[2] < $n } @looks) {
-	my ($gone, $seconds) = ($n - $look->[2], $look->[1] - $began);
-	push @bursts, sprintf('%d files in %.3f s', $gone, $seconds) if $gone > 1000 * 4 / 3 * $seconds + 200;
-}
-is_deeply(\@bursts, [], '... and never more than the calm pace allows');
+is_deeply(deleted_early($dir, files => $n, since => $since, until => $n / 5, per_second => 1000, at_once => 200),
+	[], 'files are deleted, no more of them than the calm pace allows until then');
 my $log = log_since($node, $position);
 like($log, $calm, 'the log says why');
 unlike($log, $quick, '... and the pace stays calm as long as others write');
 
-$node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'application'});
-$_->finish() foreach @writers;
+stop_writers();
 ok(wait_for_drain($node), 'the run comes to its end');
 like(log_since($node, $position), $quick, '... at full speed, when nobody writes any more');
 is(sql('SELECT max(deleted) FROM cleanup_runs'), $n, '... and has deleted all files');
 
-# on a quiet server nothing is held back
+# on a quiet server no file is held back
 new_orphans();
 $position = log_position($node);
 sql('SELECT cleanup_all(force => true)');
@@ -81,7 +78,7 @@ unlike(log_since($node, $position), $calm, '... at full speed');
 
 # a limit of the DBA counts as it is, whoever writes
 new_orphans();
-@writers = map { start_writer() } 1 .. 3;
+start_writers();
 $node->append_conf('postgresql.conf', "audio_cleanup.files_per_second = 1000000\n");
 $node->reload;
 ok(wait_until(sub { sql('SELECT cleanup_status()', 'SHOW audio_cleanup.files_per_second') =~ /^1000000$/m }), 'a limit is set');
@@ -89,8 +86,7 @@ $position = log_position($node);
 sql('SELECT cleanup_all(force => true)');
 ok(wait_for_drain($node), '... and a run comes to its end');
 unlike(log_since($node, $position), $calm, '... without a calm pace');
-$node->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'application'});
-$_->finish() foreach @writers;
+stop_writers();
 
 is_deeply([ sort keys %{ visible_files($dir) } ], [ sort keys %wanted ], 'nothing else has gone');
 done_testing();

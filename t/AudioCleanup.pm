@@ -22,7 +22,7 @@ use Time::Local qw(timegm);
 
 our @EXPORT = qw(
   new_server sql begin_session end_session claim_directory make_schema upload_dir put_file put_files add_rows empty_directory
-  visible_files trashed_files state_sql read_file sql_json sql_error wait_until wait_for_drain
+  visible_files trashed_files deleted_early state_sql read_file sql_json sql_error wait_until wait_for_drain
   violations undo_violations build_shim start_with_faults set_fault clear_fault fault_fired wait_for_crash
   log_since log_position log_lines shown_error
   start_shard change_settings set_setting set_schedule_clock start_with_clock set_clock launcher_says let_day_pass runs crash_server comes_back_after
@@ -324,6 +324,29 @@ sub wait_until
 		usleep(50_000);
 	}
 	return 0;
+}
+
+# deleted_early(DIR, files => that lie in the trash, since => a time before the call that has moved them there, until => so
+# many are gone, per_second, at_once): watches the trash, and returns what is against this pace, as texts.  On a busy
+# machine files may be late, but none is early: what counts is the time since all were there.  A pace leaves a quarter of
+# the time for the rest between two portions.
+sub deleted_early
+{
+	my ($dir, %pace) = @_;
+	my $since = $pace{since};
+	my @early;
+
+	wait_until(sub {
+		my $before = Time::HiRes::time();
+		my $gone = $pace{files} - keys %{ trashed_files($dir) };
+		my $seconds = Time::HiRes::time() - $since;
+
+		push @early, sprintf('%d files in %.3f s', $gone, $seconds)
+		  if $gone > 0 && $gone > $pace{per_second} * 4 / 3 * $seconds + $pace{at_once};
+		$since = $before if $gone == 0;
+		return $gone >= $pace{until};
+	}) or push @early, 'the files stay';
+	return \@early;
 }
 
 # No run is unfinished and no file is waiting for anything but its day.

@@ -34,7 +34,7 @@
 #define LOOK_SECONDS		3600
 
 /*
- * the least number of such seconds under a pace; if a look takes long, ten
+ * the least number of such seconds under a limit; if a look takes long, ten
  * times as long as the look
  */
 #define LOOK_AHEAD_SECONDS	5

@@ -49,11 +49,14 @@
 #define CALM_FILES_PER_SECOND	1000
 
 /* transactions of others, with a number, that are usual on a quiet server: so many, and so many more a second */
-#define QUIET_TRANSACTIONS		3
+#define QUIET_TRANSACTIONS		8
 #define QUIET_PER_SECOND		10
 
 /* least time in which transactions are counted */
 #define COUNT_US		50000
+
+/* time for which the pace stays calm after others have written: where the disk stands still, nobody can write */
+#define CALM_US			5000000
 
 /* the longest rest: the disk may have stood still for minutes */
 #define LONGEST_YIELD_US	200000
@@ -77,7 +80,7 @@ pace_is_over(const Pace *pace)
 void
 pace_note_own_transaction(Pace *pace)
 {
-	pace->next_xid += TransactionIdIsValid(GetTopTransactionIdIfAny());
+	pace->expected_xid += TransactionIdIsValid(GetTopTransactionIdIfAny());
 }
 
 void
@@ -85,21 +88,22 @@ pace_look_around(Pace *pace)
 {
 	uint64		next_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
 	int64		now = time_monotonic_us();
-	int64		quiet = QUIET_TRANSACTIONS + QUIET_PER_SECOND * (now - pace->asked_at) / USECS_PER_SEC;
-	bool		is_calm = pace->files_per_second > 0;
+	int64		passed = now - pace->counted_at;
+	bool		first = pace->counted_at == 0;
+	bool		calm;
 
-	if (pace->limit > 0 || (pace->asked_at != 0 && now - pace->asked_at < COUNT_US))
+	if (pace->limit > 0 || passed < COUNT_US)
 		return;
-	if (pace->asked_at != 0 && ((int64) (next_xid - pace->next_xid) > quiet) != is_calm)
-	{
-		pace->files_per_second = is_calm ? 0 : CALM_FILES_PER_SECOND;
+	if (!first && (int64) (next_xid - pace->expected_xid) > QUIET_TRANSACTIONS + QUIET_PER_SECOND * passed / USECS_PER_SEC)
+		pace->busy_at = now;
+	calm = pace->busy_at != 0 && now - pace->busy_at < CALM_US;
+	if (calm != (pace->files_per_second > 0))
 		ereport(DEBUG1,
-				(errmsg_internal(is_calm ? "deleting files at full speed again" :
-								 "deleting at most %d files a second: other sessions write",
-								 CALM_FILES_PER_SECOND)));
-	}
-	pace->next_xid = next_xid;
-	pace->asked_at = now;
+				(calm ? errmsg_internal("deleting at most %d files a second: other sessions write", CALM_FILES_PER_SECOND) :
+				 errmsg_internal("deleting files at full speed again")));
+	pace->files_per_second = calm ? CALM_FILES_PER_SECOND : 0;
+	pace->expected_xid = next_xid;
+	pace->counted_at = now;
 }
 
 int

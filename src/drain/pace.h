@@ -17,9 +17,11 @@ typedef struct Pace
 	int			limit;			/* files a second by the settings; 0: no limit */
 	int			files_per_second;	/* those of the present step; 0: no limit */
 	int64		ends_at;		/* by time_monotonic_us(); 0: never */
-	uint64		next_xid;		/* number that the next transaction would have
-								 * if only this process wrote, since */
-	int64		asked_at;		/* the last look around; 0: never */
+	int64		counted_at;		/* the last look around; 0: never */
+	uint64		expected_xid;	/* number that the next transaction has if
+								 * nobody else has written since */
+	int64		busy_at;		/* when others were last seen to write; 0:
+								 * never */
 	int64		wall_us;		/* time when the measuring began, */
 	int64		cpu_us;			/* and the computing time at that moment */
 } Pace;
